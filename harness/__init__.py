@@ -1,0 +1,1 @@
+"""Running things: studies, the run loop, ledger, seeds, executors, run store, registry, checks, CLI."""

@@ -1,0 +1,103 @@
+"""Running many independent tasks, serially or in worker processes, with identical results."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any
+
+Function = Callable[[Any], Any]
+
+# One thread per task: results must not depend on the number of cores, and processes use the cores better.
+ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of task number `index`: a value, or the error that it raised."""
+
+    index: int
+    value: Any = None
+    error: BaseException | None = None
+
+
+def run_tasks(function: Function, tasks: Sequence[Any], *, jobs: int = 1) -> Iterator[Outcome]:
+    """Apply a picklable function to every task and yield outcomes as they come.
+
+    A worker that dies (killed, out of memory, crashed in native code) takes no other task with it: the ones
+    that were running are tried again, alone, and only a task that kills a worker of its own is given up.
+    Closing the iterator, or Ctrl-C, kills the workers at once.
+
+    Args:
+        function: Importable by worker processes.
+        tasks: Plain data.
+        jobs: Worker processes; 1 runs everything in this process.
+    """
+    if jobs <= 1:
+        for index, task in enumerate(tasks):
+            yield _attempt(function, index, task)
+        return
+    left = dict(enumerate(tasks))
+    suspects: list[int] = []
+    try:
+        while left:
+            for index in suspects:
+                yield _alone(function, index, left.pop(index))
+            suspects = (yield from _pooled(function, left, min(jobs, len(left)))) if left else []
+    finally:
+        for child in multiprocessing.active_children():
+            child.kill()
+
+
+def _pooled(function: Function, left: dict[int, Any], jobs: int) -> Generator[Outcome, None, list[int]]:
+    """Run until all are done, or until a worker dies: then return the tasks that may have killed it."""
+    with _pool(jobs) as pool:
+        futures: dict[Future[Outcome], int] = {pool.submit(_attempt, function, i, t): i for i, t in left.items()}
+        try:
+            for future in as_completed(futures):
+                outcome = future.result()
+                del left[outcome.index]
+                yield outcome
+        except BrokenProcessPool:
+            done = {f for f in futures if f.done() and f.exception() is None}
+            for future in done:
+                if (index := futures[future]) in left:
+                    del left[index]
+                    yield future.result()
+            # Pools hand out tasks in order, so the unfinished ones in front were running.
+            return sorted(left)[: jobs + 1]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    return []
+
+
+def _alone(function: Function, index: int, task: Any) -> Outcome:
+    with _pool(1) as pool:
+        try:
+            return pool.submit(_attempt, function, index, task).result()
+        except BrokenProcessPool:
+            return Outcome(index, error=RuntimeError("its worker process died (killed, or out of memory)"))
+
+
+def _attempt(function: Function, index: int, task: Any) -> Outcome:
+    try:
+        return Outcome(index, function(task))
+    except Exception as error:
+        return Outcome(index, error=error)
+
+
+def _pool(jobs: int) -> ProcessPoolExecutor:
+    for name in ONE_THREAD:
+        os.environ.setdefault(name, "1")  # inherited by the workers, before they load a library that reads it
+    # Spawned, not forked: torch's threads do not survive a fork.
+    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_ignore_interrupt)
+
+
+def _ignore_interrupt() -> None:
+    # Ctrl-C reaches the whole process group; the parent alone decides what to do about it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

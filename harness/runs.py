@@ -1,0 +1,219 @@
+"""One run: from a spec, which is plain data, to a committed record."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from math import isnan, nan
+from pathlib import Path
+from typing import Any
+
+from ..methods import registry
+from ..protocols import (
+    Architecture,
+    Budget,
+    Call,
+    Cost,
+    Json,
+    Observation,
+    PerformanceEstimator,
+    Proposal,
+    RunRecord,
+    SearchSpace,
+    SearchStrategy,
+    Setting,
+    Status,
+    WeightSharingStrategy,
+)
+from ..protocols.streams import generator, integer
+from ..tabular import MappedTable
+from . import records, seal
+from .ledger import Ledger
+from .loop import Deduplicated, Replayed, search, search_by_sharing
+from .store import RunStore
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A run for an executor: plain data.
+
+    Attributes:
+        spec: The run spec (see `docs/architecture.md`).
+        store: Folder of the run store.
+        table: Folder of the table, if the study has one.
+        data_root: Folder of data sets, if the study trains for real.
+        device: For real training.
+    """
+
+    spec: Mapping[str, Json]
+    store: str
+    table: str | None
+    data_root: str | None = None
+    device: str = "auto"
+
+
+def run(task: Task) -> str:
+    """Do one run, commit its record, and return its key.
+
+    Real training is recorded call by call and goes on after an interruption; tabular runs take seconds and
+    start anew.
+    """
+    spec, store = task.spec, RunStore(Path(task.store))
+    key = records.key_of(spec)
+    started, cpu = time.perf_counter(), time.process_time()
+    table = _table(task.table) if task.table else None
+    space = table.space if table else registry.space(spec["space"])
+    setting = _setting(task, space, table)
+    estimator = _estimator(spec)
+    log = None if table else store.events(store.begin(spec))
+    if log is not None:
+        estimator = Replayed(estimator, map(records.decode_call, log.read()))
+    ledger = Ledger(Budget(spec["budget"]["unit"], spec["budget"]["limit"]))
+    with _one_thread(spec):
+        preparation, trajectory, stopped = _search(spec, space, setting, estimator, ledger, log)
+    overhead = time.process_time() - cpu
+    if table:
+        sealed = seal.reveal(table, setting.pipeline.name, trajectory.incumbents)
+    else:
+        seeds = [integer(spec["seed"], "retrain", i) for i in range(spec["options"]["retrain"])]
+        root = Path(task.data_root) if task.data_root else None
+        name = spec["data"]["name"]
+        sealed = seal.retrain(space, setting, trajectory.incumbents, seeds=seeds, data=name, data_root=root)
+    record = RunRecord(key, spec, preparation, tuple(trajectory.calls), tuple(trajectory.incumbents), stopped, sealed)
+    store.commit(record, {"wall_s": time.perf_counter() - started, "overhead_s": overhead})
+    return key
+
+
+def _search(
+    spec: Mapping[str, Json],
+    space: SearchSpace,
+    setting: Setting,
+    estimator: PerformanceEstimator,
+    ledger: Ledger,
+    log: Any,
+) -> tuple[tuple[Cost, ...], Any, Any]:
+    name, seed = spec["strategy"]["name"], spec["seed"]
+    strategy_class, params = registry.load("strategies", name), spec["strategy"]["params"]
+    stream = integer(seed, "strategy", name)
+    watch: Callable[[Call], None] | None = None
+    if log is not None:
+        replayed = len(log.read())
+
+        def watch(call: Call) -> None:
+            nonlocal replayed
+            replayed -= 1
+            if replayed < 0:
+                log.append(records.encode_call(call))
+
+    if hasattr(strategy_class, "train_epoch"):
+        sharing: WeightSharingStrategy = strategy_class(space, setting, seed=stream, **params)
+        return (), *search_by_sharing(sharing, ledger, watch=watch)
+    strategy: SearchStrategy = strategy_class(space, seed=stream, **params)
+    preparation = tuple(estimator.prepare(space, setting, seed=integer(seed, "estimator", spec["estimator"]["name"])))
+    if not ledger.charge(preparation):
+        raise ValueError(f"budget: preparing the estimator costs more than the budget of {ledger.budget.limit:g}")
+    return preparation, *search(strategy, estimator, space, ledger, batch=spec["options"]["batch"], watch=watch)
+
+
+class FunctionEstimator:
+    """A user's own function (architecture, seed) -> score as an estimator.
+
+    It costs one evaluation a call, so the budget must be in evaluations. An exception is an observation
+    with status "crashed", not the end of the run.
+    """
+
+    def __init__(self, function: Callable[[Architecture, int], float]) -> None:
+        self._function = function
+
+    def prepare(self, space: SearchSpace, setting: Setting, *, seed: int) -> Sequence[Cost]:
+        """ValueError where the budget is not in evaluations."""
+        if setting.unit != "evaluations":
+            name = getattr(self._function, "__name__", "function")
+            raise ValueError(f"budget: the function {name!r} has no cost in {setting.unit}; use --budget 100evals")
+        self._seed = setting.train_seed
+        return ()
+
+    def estimate(self, proposals: Sequence[Proposal]) -> Sequence[Observation]:
+        """Call the function once for each proposal."""
+        return [self._call(p) for p in proposals]
+
+    def _call(self, p: Proposal) -> Observation:
+        score, reason = nan, "the function returned NaN"
+        try:
+            score = float(self._function(p.architecture, self._seed(p.architecture)))
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+        status: Status = "crashed" if isnan(score) else "ok"
+        return Observation(p, score, (Cost("proxy", 1.0),), status=status, reason=reason if isnan(score) else "")
+
+
+def _estimator(spec: Mapping[str, Json]) -> PerformanceEstimator:
+    found, params = registry.load("estimators", spec["estimator"]["name"]), spec["estimator"]["params"]
+    estimator: PerformanceEstimator = found(**params) if inspect.isclass(found) else FunctionEstimator(found)
+    return Deduplicated(estimator) if spec["options"]["dedupe"] else estimator
+
+
+def _setting(task: Task, space: SearchSpace, table: MappedTable | None) -> Setting:
+    spec = task.spec
+    unit = spec["budget"]["unit"]
+    draw = train_seeds(spec, table.seeds if table else None)
+    if table:
+        return Setting(table.task, unit, table.pipelines[spec["pipeline"]["name"]], draw, table=table)
+    from ..protocols.training import PIPELINES, ReferenceTrainer, load
+
+    view = load(spec["data"]["name"], Path(task.data_root) if task.data_root else None)
+    trainer = ReferenceTrainer(space, device=task.device)
+    return Setting(view.task, unit, PIPELINES[spec["pipeline"]["name"]], draw, data=view, trainer=trainer)
+
+
+def train_seeds(spec: Mapping[str, Json], seeds: tuple[int, ...] | None) -> Callable[[Architecture], int]:
+    """The stream `train-seed`: keyed by (root seed, table or data, architecture), never by strategy.
+
+    With the option `redraw` every query draws anew, as the authors of NAS-Bench-201 did.
+
+    Args:
+        spec: The run spec.
+        seeds: The seeds to draw from; None for any integer.
+    """
+    world = (spec["table"] or spec["data"] or {"digest": ""})["digest"]
+    if spec["options"]["redraw"]:
+        rng = generator(spec["seed"], "train-seed", world)
+        return lambda a: int(rng.choice(seeds)) if seeds else int(rng.integers(2**63))
+    # A keyed hash: this is drawn at every look-up, and seeding a generator costs ten times as much.
+    base = hashlib.blake2b(f"train-seed/{spec['seed']}/{world}/".encode(), digest_size=8)
+
+    def draw(a: Architecture) -> int:
+        h = base.copy()
+        h.update(repr(a.genes).encode())
+        word = int.from_bytes(h.digest(), "little")
+        return seeds[word % len(seeds)] if seeds else word >> 1
+
+    return draw
+
+
+@lru_cache(maxsize=8)
+def _table(folder: str) -> MappedTable:
+    return MappedTable(Path(folder))
+
+
+@contextmanager
+def _one_thread(spec: Mapping[str, Json]) -> Iterator[None]:
+    """Torch's results depend on its number of threads, so runs that use torch use one."""
+    torch_used = "torch" in spec["strategy"]["libraries"] or "torch" in spec["estimator"]["libraries"]
+    if not torch_used and "torch" not in sys.modules:
+        yield
+        return
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,1 @@
+"""The three dimensions of the survey: spaces, strategies, estimators. One file, one method."""

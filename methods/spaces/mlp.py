@@ -1,0 +1,289 @@
+"""Multi-layer perceptrons: a chain-structured, conditional space (Minutoli & Ciranni, section 5.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...protocols import Architecture, Json, Task
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["MLP"]
+
+WIDTHS = (8, 16, 32, 64, 128, 256, 512)
+ACTIVATIONS = ("sigmoid", "tanh", "relu", "elu")
+DROPOUT, OUTPUT = 29, 30
+DROPOUT_RATE = 0.2
+
+
+class MLP:
+    """Sequences of hidden layers (width x activation, or dropout) that end in the output layer.
+
+    >>> space = MLP(hidden=3, widths=(8, 16, 32, 64), dropout=False)
+    >>> space.size
+    4368
+    >>> a = space.parse("64-relu/16-tanh")
+    >>> a.genes                         # 4 * width index + activation index + 1; 30 is the output layer
+    (15, 6, 30)
+    >>> space.text(a)
+    '64-relu/16-tanh'
+
+    A gene is a layer. The first layer is not a dropout. Two architectures are neighbours if one edit leads
+    from one to the other: change a layer's width, or its activation, or (where dropout is allowed) turn it
+    into a dropout or back, or insert a layer, or delete one. No two members compute the same function with
+    the same parameters for all weights, so the only canonicalisation level is `raw`.
+
+    Args:
+        hidden: Largest number of layers before the output layer, 1 to 9.
+        widths: Allowed numbers of units, of 8, 16, ..., 512.
+        activations: Allowed activations, of sigmoid, tanh, relu, elu.
+        dropout: Whether dropout layers (rate 0.2) are allowed.
+    """
+
+    family = "mlp"
+    levels = ("raw",)
+
+    def __init__(
+        self,
+        hidden: int = 9,
+        widths: Sequence[int] = WIDTHS,
+        activations: Sequence[str] = ACTIVATIONS,
+        dropout: bool = True,
+    ) -> None:
+        if not 1 <= hidden <= 9:
+            raise ValueError(f"hidden: {hidden} is not one of 1, 2, ..., 9")
+        _subset("widths", widths, WIDTHS)
+        _subset("activations", activations, ACTIVATIONS)
+        self.hidden, self.dropout = hidden, dropout
+        self.dense = tuple(
+            4 * i + j + 1
+            for i, w in enumerate(WIDTHS)
+            for j, name in enumerate(ACTIVATIONS)
+            if w in widths and name in activations
+        )
+        self.layers = (*self.dense, DROPOUT) if dropout else self.dense
+        self._rank = {token: i for i, token in enumerate(self.layers)}
+        self._others = {t: tuple(u for u in self.layers if u != t and _one_value_apart(t, u)) for t in self.layers}
+        m, r = len(self.dense), len(self.layers)
+        self._counts = [m * r**i for i in range(hidden)]
+        self.size = sum(self._counts)
+        self.name = _name(hidden, widths, activations, dropout)
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, tuple[str, ...]]) -> MLP:
+        """Read `mlp[hidden=3;widths=8,16;activations=relu;dropout=no]`."""
+        allowed = ("hidden", "widths", "activations", "dropout")
+        for key in options:
+            if key not in allowed:
+                raise ValueError(f"mlp[{key}]: unknown option; allowed: {', '.join(allowed)}")
+        if (dropout := options.get("dropout", ("yes",))) not in (("yes",), ("no",)):
+            raise ValueError(f"mlp[dropout={','.join(dropout)}]: not one of yes, no")
+        try:
+            (hidden,) = map(int, options.get("hidden", ("9",)))
+            widths = tuple(map(int, options.get("widths", tuple(map(str, WIDTHS)))))
+        except ValueError:
+            raise ValueError("mlp[hidden, widths]: hidden takes one integer, widths integers") from None
+        return cls(hidden, widths, options.get("activations", ACTIVATIONS), dropout == ("yes",))
+
+    def check(self, a: Architecture) -> None:
+        """Raise ValueError, naming the gene, unless `a` is a member."""
+        if a.space != self.family:
+            raise ValueError(f"architecture: {a} belongs to the space {a.space!r}, not to {self.name!r}")
+        for i, token in enumerate(a.genes):
+            if token not in (allowed := self.options(a.genes[:i])):
+                raise ValueError(f"gene {i} of {a}: {token} is not one of {', '.join(map(str, allowed)) or 'none'}")
+        if not a.genes or a.genes[-1] != OUTPUT:
+            raise ValueError(f"gene {len(a.genes)} of {a}: the output layer ({OUTPUT}) is missing")
+
+    def options(self, prefix: tuple[int, ...]) -> tuple[int, ...]:
+        """Next layers allowed after `prefix`."""
+        if not prefix:
+            return self.dense
+        if prefix[-1] == OUTPUT:
+            return ()
+        return (*self.layers, OUTPUT) if len(prefix) < self.hidden else (OUTPUT,)
+
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        """Uniform over architectures, so P(h hidden layers) is proportional to their number."""
+        return self.at(int(rng.integers(self.size)))
+
+    def mutate(self, a: Architecture, rng: np.random.Generator) -> Architecture:
+        """One edit: its kind (change, insert, delete) uniformly over the possible ones, then its place and value."""
+        tokens = a.genes[:-1]
+        h = len(tokens)
+        others = [self._changes(i, token) for i, token in enumerate(tokens)]
+        changes = sum(map(len, others))
+        kinds = [k for k, possible in (("change", changes), ("insert", h < self.hidden), ("delete", h > 1)) if possible]
+        kind = kinds[int(rng.integers(len(kinds)))] if kinds else ""
+        if kind == "change":
+            pick = int(rng.integers(changes))
+            for i, alternatives in enumerate(others):
+                if pick < len(alternatives):
+                    return self._make((*tokens[:i], alternatives[pick], *tokens[i + 1 :]))
+                pick -= len(alternatives)
+        if kind == "insert":
+            pick = int(rng.integers(len(self.dense) + h * len(self.layers)))
+            i, j = divmod(pick - len(self.dense), len(self.layers)) if pick >= len(self.dense) else (-1, pick)
+            return self._make((*tokens[: i + 1], self.layers[j], *tokens[i + 1 :]))
+        if kind == "delete":
+            places = [i for i in range(h) if i or tokens[1] != DROPOUT]
+            i = places[int(rng.integers(len(places)))]
+            return self._make(tokens[:i] + tokens[i + 1 :])
+        raise ValueError(f"space: {self.name} has a single member, so nothing can be mutated")
+
+    def crossover(self, a: Architecture, b: Architecture, rng: np.random.Generator) -> Architecture:
+        """One-point crossover: a head of `a` and a tail of `b`, cut so that the child is not too long."""
+        x, y = a.genes[:-1], b.genes[:-1]
+        i = int(rng.integers(1, len(x) + 1))
+        first = max(0, len(y) - (self.hidden - i))
+        # Cutting equal parents at one place gives the parent back.
+        j = i if x == y else int(rng.integers(first, len(y) + 1))
+        return self._make(x[:i] + y[j:])
+
+    def neighbours(self, a: Architecture) -> Sequence[Architecture]:
+        """All members one edit away, each once: changes, insertions, deletions, from front to back."""
+        return [self._make(tokens) for tokens in dict.fromkeys(self._edits(a.genes[:-1]))]
+
+    def _edits(self, tokens: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+        for i, token in enumerate(tokens):
+            for other in self._changes(i, token):
+                yield (*tokens[:i], other, *tokens[i + 1 :])
+        if len(tokens) < self.hidden:
+            for i in range(len(tokens) + 1):
+                for token in self.layers if i else self.dense:
+                    yield (*tokens[:i], token, *tokens[i:])
+        if len(tokens) > 1:
+            for i in range(len(tokens)):
+                if i or tokens[1] != DROPOUT:
+                    yield tokens[:i] + tokens[i + 1 :]
+
+    def _changes(self, i: int, token: int) -> tuple[int, ...]:
+        others = self._others[token]
+        return others if i or not self.dropout else tuple(t for t in others if t != DROPOUT)
+
+    def canonical(self, a: Architecture, level: str | None = None) -> Architecture:
+        """`a` itself: no two members are the same function."""
+        if level not in (None, *self.levels):
+            raise ValueError(f"level: {level!r} is not one of {', '.join(self.levels)}")
+        return a
+
+    def index(self, a: Architecture) -> int:
+        """Shorter networks first, then in the order of the layers."""
+        tokens = a.genes[:-1]
+        place = 0
+        for token in tokens:
+            place = place * len(self.layers) + self._rank[token]
+        return sum(self._counts[: len(tokens) - 1]) + place
+
+    def at(self, index: int) -> Architecture:
+        """The inverse of `index`."""
+        if not 0 <= index < self.size:
+            raise ValueError(f"index: {index} is not in 0 .. {self.size - 1}")
+        h = 0
+        while index >= self._counts[h]:
+            index -= self._counts[h]
+            h += 1
+        tokens: list[int] = []
+        for _ in range(h + 1):
+            index, j = divmod(index, len(self.layers))
+            tokens.append(self.layers[j])
+        return self._make(tuple(reversed(tokens)))
+
+    def encode(self, a: Architecture) -> np.ndarray:
+        """One-hot (hidden x (layers + 1),): the last class of each place is 'no layer here'."""
+        code = np.zeros((self.hidden, len(self.layers) + 1))
+        tokens = a.genes[:-1]
+        code[range(len(tokens)), [self._rank[t] for t in tokens]] = 1.0
+        code[len(tokens) :, -1] = 1.0
+        return code.ravel()
+
+    def features(self, a: Architecture, task: Task) -> Mapping[str, float]:
+        """Parameters and MACs of the dense layers; `depth` counts hidden dense layers."""
+        units = [prod(task.shape), *(_width(t) for t in a.genes[:-1] if t != DROPOUT), task.classes or 1]
+        macs = sum(n * m for n, m in pairwise(units))
+        counts = {f"n_{name}": 0.0 for name in (*ACTIVATIONS, "dropout")}
+        for token in a.genes[:-1]:
+            counts[f"n_{_kind(token)}"] += 1.0
+        total = {"params": float(macs + sum(units[1:])), "macs": float(macs), "flops": 2.0 * macs}
+        return total | {"depth": float(len(units) - 2)} | counts
+
+    def build(self, a: Architecture, task: Task) -> torch.nn.Module:
+        """Linear layers with bias, each followed by its activation; logits (or one value) at the end."""
+        import torch
+        from torch import nn
+
+        activation = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU}
+        units = prod(task.shape)
+        layers: list[nn.Module] = [nn.Flatten()]
+        with torch.device("meta"):
+            for token in a.genes[:-1]:
+                if token == DROPOUT:
+                    layers.append(nn.Dropout(DROPOUT_RATE))
+                else:
+                    layers += [nn.Linear(units, _width(token)), activation[_kind(token)]()]
+                    units = _width(token)
+            layers.append(nn.Linear(units, task.classes or 1))
+            return nn.Sequential(*layers)
+
+    def training(self, a: Architecture) -> Mapping[str, Json]:
+        """No training hyper-parameters among the genes."""
+        return {}
+
+    def text(self, a: Architecture) -> str:
+        """`64-relu/dropout/16-tanh`."""
+        return "/".join("dropout" if t == DROPOUT else f"{_width(t)}-{_kind(t)}" for t in a.genes[:-1])
+
+    def parse(self, text: str) -> Architecture:
+        """Read `64-relu/dropout/16-tanh`."""
+        tokens = []
+        for i, part in enumerate(text.split("/")):
+            width, _, activation = part.partition("-")
+            if part == "dropout":
+                tokens.append(DROPOUT)
+            elif width in map(str, WIDTHS) and activation in ACTIVATIONS:
+                tokens.append(4 * WIDTHS.index(int(width)) + ACTIVATIONS.index(activation) + 1)
+            else:
+                raise ValueError(f"layer {i} of {text!r}: {part!r} is not WIDTH-ACTIVATION (64-relu) or dropout")
+        a = self._make(tuple(tokens))
+        self.check(a)
+        return a
+
+    def _make(self, tokens: tuple[int, ...]) -> Architecture:
+        return Architecture(self.family, (*tokens, OUTPUT))
+
+
+def _width(token: int) -> int:
+    return WIDTHS[(token - 1) // 4]
+
+
+def _kind(token: int) -> str:
+    return "dropout" if token == DROPOUT else ACTIVATIONS[(token - 1) % 4]
+
+
+def _one_value_apart(t: int, u: int) -> bool:
+    return DROPOUT in (t, u) or (_width(t) == _width(u)) != (_kind(t) == _kind(u))
+
+
+def _subset(field: str, values: Sequence[object], allowed: Sequence[object]) -> None:
+    for value in values:
+        if value not in allowed:
+            raise ValueError(f"mlp[{field}]: {value!r} is not one of {', '.join(map(str, allowed))}")
+    if not values or len(set(values)) != len(values):
+        raise ValueError(f"mlp[{field}]: needs at least one value, each once")
+
+
+def _name(hidden: int, widths: Sequence[int], activations: Sequence[str], dropout: bool) -> str:
+    parts = [f"hidden={hidden}"] if hidden != 9 else []
+    if set(widths) != set(WIDTHS):
+        parts.append(f"widths={','.join(str(w) for w in WIDTHS if w in widths)}")
+    if set(activations) != set(ACTIVATIONS):
+        parts.append(f"activations={','.join(n for n in ACTIVATIONS if n in activations)}")
+    if not dropout:
+        parts.append("dropout=no")
+    return f"mlp[{';'.join(parts)}]" if parts else "mlp"

@@ -1,0 +1,56 @@
+"""The contract of a performance estimator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from .architecture import Architecture
+from .budget import Cost, Unit
+from .proposal import Observation, Proposal
+from .task import DataView, Pipeline, Task, Trainer
+
+if TYPE_CHECKING:
+    from .space import SearchSpace
+    from .table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Everything of the outside world that a method may see. No test value is reachable from it.
+
+    Attributes:
+        task: The learning problem.
+        unit: Of the study's clock; every `Cost.amount` is in it.
+        pipeline: The fixed way of training.
+        train_seed: The training seed that the harness drew for an architecture: the same for every
+            strategy of a study (common random numbers) and for every fidelity of a run.
+        data: Training and validation data, where the study has them.
+        table: The table, where the study has one.
+        trainer: Trains for real, where the study has data.
+    """
+
+    task: Task
+    unit: Unit
+    pipeline: Pipeline
+    train_seed: Callable[[Architecture], int]
+    data: DataView | None = None
+    table: Table | None = None
+    trainer: Trainer | None = None
+
+
+@runtime_checkable
+class PerformanceEstimator(Protocol):
+    """Turns proposals into observations and says what each cost.
+
+    Built as `cls(**params)`; then `prepare` once per run; then `estimate` as often as the loop needs.
+    """
+
+    def prepare(self, space: SearchSpace, setting: Setting, *, seed: int) -> Sequence[Cost]:
+        """Get ready (train a supernet, fit a predictor) and return what that cost, all of it."""
+        ...
+
+    def estimate(self, proposals: Sequence[Proposal]) -> Sequence[Observation]:
+        """One observation for each proposal, in order; a failure is a status, never a number."""
+        ...

@@ -1,0 +1,40 @@
+"""Floating-point operations of training, counted exactly on the network itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..task import Pipeline, Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def network_flops(network: nn.Module, task: Task) -> tuple[int, int]:
+    """FLOPs of one example: (forward, forward and backward).
+
+    Matrix products and convolutions count 2 per multiply-add, everything else counts nothing: the
+    convention of torch.utils.flop_counter, which does the counting. The first layer has no gradient with
+    respect to its input. Two examples are run and the count halved, since batch normalisation of a 1x1
+    image refuses a single one.
+
+    Args:
+        network: On the meta device, so that nothing is computed.
+        task: Gives the input shape and the number of classes.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    x = torch.empty(2, *task.shape, device="meta")
+    with FlopCounterMode(display=False) as forward, torch.no_grad():
+        network(x)
+    with FlopCounterMode(display=False) as both:
+        network(x).sum().backward()
+    network.zero_grad(set_to_none=True)
+    return forward.get_total_flops() // 2, both.get_total_flops() // 2
+
+
+def training_flops(network: nn.Module, task: Task, pipeline: Pipeline, n_train: int, n_valid: int) -> float:
+    """FLOPs of one epoch: a training pass over `n_train` examples and a validation pass over `n_valid`."""
+    forward, both = network_flops(network, task)
+    return float(n_train * both + n_valid * forward)

@@ -1,0 +1,182 @@
+"""Opening tables: stateless, memory-mapped, without any way to test values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from math import inf
+from pathlib import Path
+
+import numpy as np
+
+from ..methods import registry
+from ..protocols import Architecture, Entry, Fidelity, Json, MissingEntry, Pipeline, SearchSpace, Task, Unit
+from .format import MISSING, SCHEMA, digest, sha256
+
+EMBEDDED = Path(__file__).parent / "data"
+"""The tables that come with the package."""
+
+
+class MappedTable:
+    """A table folder as the contract `protocols.Table`.
+
+    Args:
+        folder: Written by `write_table` or `nasbed table build`.
+        verify: Hash every file before use; otherwise only sizes are read.
+
+    Raises:
+        ValueError: No table there, a newer schema, or (with `verify`) a file that was changed.
+    """
+
+    def __init__(self, folder: Path, *, verify: bool = False) -> None:
+        manifest = read_manifest(folder)
+        if verify:
+            check_hashes(folder, manifest)
+        self.folder = folder
+        self.name: str = manifest["name"]
+        self.digest: str = manifest["digest"]
+        self.coverage: str = manifest["coverage"]
+        self.clock: Unit = manifest["clock"]
+        self.seeds = tuple(manifest["seeds"])
+        self.space: SearchSpace = registry.space(manifest["space"])
+        self.task = Task(**{**manifest["task"], "shape": tuple(manifest["task"]["shape"])})
+        self.pipelines: Mapping[str, Pipeline] = {k: _pipeline(v) for k, v in manifest["pipelines"].items()}
+        self._manifest = manifest
+        self._epochs = {p: np.array(e) for p, e in manifest["epochs"].items()}
+        self._stop = {p: {**{n: i + 1 for i, n in enumerate(e)}, inf: len(e)} for p, e in manifest["epochs"].items()}
+        self._seed = {s: i for i, s in enumerate(self.seeds)}
+        self._arrays = {p.removesuffix(".npy"): _map(folder / p) for p in manifest["files"] if "/" not in p}
+        self._counts = self.task.metric == "accuracy"
+        self._examples: Mapping[str, int] = manifest["examples"]
+        self.row = self._rows()
+
+    def _rows(self) -> Callable[[Architecture], int]:
+        if (texts := self._manifest["architectures"]) is None:
+            index: Callable[[Architecture], int] = self.space.index  # type: ignore[attr-defined]
+        else:
+            rows = {self.space.parse(t).genes: i for i, t in enumerate(texts)}
+
+            def index(a: Architecture) -> int:
+                if a.genes not in rows:
+                    raise MissingEntry(f"architecture: {self.space.text(a)} is not in the table {self.name!r}")
+                return rows[a.genes]
+
+        if (level := self._manifest["canonical"]) is None:
+            return index
+        return lambda a: index(self.space.canonical(a, level))
+
+    def lookup(self, a: Architecture, *, pipeline: str, seed: int, fidelity: Fidelity) -> Entry:
+        """See `protocols.Table`."""
+        try:
+            stop = self._stop[pipeline][fidelity.epochs]
+            where = (self.row(a), self._seed[seed], slice(stop))
+        except KeyError:
+            raise MissingEntry(self._why_missing(pipeline, seed, fidelity)) from None
+        if (fidelity.data, fidelity.resolution, fidelity.width, fidelity.depth) != (1.0, 1.0, 1.0, 1.0):
+            raise MissingEntry(f"fidelity: the table {self.name!r} has no axis but epochs")
+        valid = self._arrays[f"valid.{pipeline}"][where]
+        last = valid[-1]
+        if last == MISSING if self._counts else last != last:
+            raise MissingEntry(
+                f"architecture: {self.space.text(a)} has no training with seed {seed} under {pipeline!r}"
+            )
+        train = self._arrays.get(f"train.{pipeline}")
+        train = None if train is None else train[where]
+        if self._counts:
+            valid = valid / self._examples["valid"]
+            train = None if train is None else train / self._examples["train"]
+        epochs = self._epochs[pipeline][:stop]
+        cost = self._arrays[f"cost.{pipeline}"]
+        spent = cost[where[0]] * epochs[-1] if cost.ndim == 1 else cost[where][-1]
+        return Entry(epochs, train, valid, float(spent))
+
+    def _why_missing(self, pipeline: str, seed: int, fidelity: Fidelity) -> str:
+        for field, value, allowed in (
+            ("pipeline", pipeline, self.pipelines),
+            ("seed", seed, self._seed),
+            ("fidelity.epochs", fidelity.epochs, self._stop.get(pipeline, {})),
+        ):
+            if value not in allowed:
+                return f"{field}: the table {self.name!r} has {', '.join(map(str, allowed))}, not {value}"
+        return f"architecture: not in the table {self.name!r}"
+
+    def median_cost(self, pipeline: str) -> float:
+        """See `protocols.Table`."""
+        return float(self._manifest["median_cost"][pipeline])
+
+    def text(self, row: int) -> str:
+        """The architecture of a row, in its space's notation."""
+        if (texts := self._manifest["architectures"]) is not None:
+            return str(texts[row])
+        return self.space.text(self.space.at(row))  # type: ignore[attr-defined]
+
+    @property
+    def manifest(self) -> Mapping[str, Json]:
+        """The manifest as it was read."""
+        return self._manifest
+
+    def array(self, stem: str) -> np.ndarray:
+        """A whole array, memory-mapped: `valid.adam`, `cost.adam`, `feature.params`; never a sealed one."""
+        if stem not in self._arrays:
+            raise MissingEntry(f"array: {stem!r} is not one of {', '.join(sorted(self._arrays))}")
+        return self._arrays[stem]
+
+
+def open_table(name: str | Path, *, verify: bool = False) -> MappedTable:
+    """Open a table by name (embedded) or folder.
+
+    >>> open_table("mlp-digits").coverage
+    'complete'
+    """
+    return MappedTable(find(name), verify=verify)
+
+
+def find(name: str | Path) -> Path:
+    """The folder of a table: an embedded table's name, or a path that holds one."""
+    for folder in (EMBEDDED / name, Path(name)):
+        if (folder / "manifest.json").is_file():
+            return folder
+    raise ValueError(registry.unknown("table", str(name), embedded()) + " (or name a folder that holds one)")
+
+
+def embedded() -> tuple[str, ...]:
+    """Names of the tables that come with the package."""
+    return tuple(sorted(p.parent.name for p in EMBEDDED.glob("*/manifest.json")))
+
+
+def read_manifest(folder: Path) -> dict[str, Json]:
+    """The manifest of a table folder, its own digest checked."""
+    path = folder / "manifest.json"
+    try:
+        manifest: dict[str, Json] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"table: {folder} holds no manifest.json") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"table: {path} is not JSON ({error})") from None
+    if manifest.get("schema", 0) > SCHEMA:
+        raise ValueError(f"schema: {path} has schema {manifest['schema']}; this version reads up to {SCHEMA}")
+    if digest(manifest) != manifest.get("digest"):
+        raise ValueError(f"digest: {path} was changed after the table was written")
+    return manifest
+
+
+def check_hashes(folder: Path, manifest: Mapping[str, Json]) -> None:
+    """Compare every file with the manifest; ValueError names the first that differs."""
+    for name, expected in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise ValueError(f"files: {path} is missing")
+        if sha256(path) != expected:
+            raise ValueError(f"files: {path} does not have the sha256 of the manifest; the table was changed")
+
+
+def _map(path: Path) -> np.ndarray:
+    # A plain ndarray over the map: indexing numpy's memmap subclass costs five times as much.
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def _pipeline(described: Mapping[str, Json]) -> Pipeline:
+    known = {f.name for f in fields(Pipeline)}
+    values = {k: v for k, v in described.items() if k in known}
+    return Pipeline(**{**values, "open": tuple(values.get("open", ()))})
