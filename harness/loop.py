@@ -20,16 +20,13 @@ from ..protocols import (
     Stopped,
     WeightSharingStrategy,
 )
+from .faults import DeterminismFault
 from .ledger import Ledger
 
 STALLED_AFTER = 10_000
 """Evaluations in a row that cost nothing, after which a run is ended: it would never reach its budget."""
 
 Watch = Callable[[Call], None]
-
-
-class DeterminismFault(RuntimeError):
-    """The same seed and the same calls gave other proposals, or other results, than recorded."""
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, distributions, version
 
 from ..protocols import Json
@@ -29,6 +30,7 @@ def provenance() -> dict[str, Json]:
     """Versions, machine and code state, as JSON; an allow-list of the environment, never all of it."""
     installed = sorted({f"{d.metadata['Name']}=={d.version}" for d in distributions() if d.metadata["Name"]})
     return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "nasbed": own_version(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}",

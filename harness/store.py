@@ -14,176 +14,23 @@ submitted again at any time: what is left to do is the planned keys minus `finis
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
 import re
 import time
-import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from ..protocols import Json, RunRecord
-from .records import canonical, canonical_bytes, dump, first_difference, key_of, load, parse
+from .events import EventLog, attempts, verify_events
+from .faults import CorruptRecord, DeterminismFault, Problem
+from .files import TEMPORARY, Files, Fs
+from .records import canonical_bytes, dump, first_difference, key_of, load, parse
 
-SYNC_SECONDS = 1.0
-"""An event log is forced to disk at most this often: a crash of the machine costs at most so much of it."""
+__all__ = ["CorruptRecord", "DeterminismFault", "Problem", "RunStore"]
 
 _KEY = re.compile(r"[0-9a-f]{64}")
-_ATTEMPT = re.compile(r"[0-9]{6}\.jsonl")
-_TEMPORARY = re.compile(r"\..+\.tmp")
-
-
-class CorruptRecord(Exception):
-    """A stored file is not what was written; `path` and `why` say which and how it shows."""
-
-    def __init__(self, path: Path, why: str) -> None:
-        super().__init__(path, why)  # both, so that the exception can be pickled between processes
-        self.path = path
-        self.why = why
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.why}"
-
-
-class DeterminismFault(Exception):
-    """Two executions of one run gave different records; `field` is the first difference."""
-
-    def __init__(self, key: str, field: str) -> None:
-        super().__init__(key, field)
-        self.key = key
-        self.field = field
-
-    def __str__(self) -> str:
-        return f"run {self.key}: this execution differs from the committed one at {self.field}"
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something `verify` found.
-
-    Attributes:
-        path: The file or folder.
-        kind: "corrupt": acknowledged content is damaged; "torn": a killed writer's last line, harmless;
-            "leftover": a killed writer's temporary file, harmless; "unknown": not a file of a store.
-        detail: What is wrong with it.
-    """
-
-    path: Path
-    kind: Literal["corrupt", "torn", "leftover", "unknown"]
-    detail: str
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.path}: {self.detail}"
-
-
-class Fs:
-    """The system calls of a store, so that tests can make any one of them fail."""
-
-    def open(self, path: Path, flags: int) -> int:
-        """File descriptor."""
-        return os.open(path, flags | os.O_CLOEXEC, 0o666)
-
-    def write(self, fd: int, data: bytes | memoryview) -> int:
-        """Number of bytes written, which may be fewer than given."""
-        return os.write(fd, data)
-
-    def fsync(self, fd: int) -> None:
-        """Force a file or a folder to disk."""
-        os.fsync(fd)
-
-    def fdatasync(self, fd: int) -> None:
-        """Force a file's content to disk; macOS has only the stronger call."""
-        getattr(os, "fdatasync", os.fsync)(fd)
-
-    def close(self, fd: int) -> None:
-        """Release the descriptor."""
-        os.close(fd)
-
-    def link(self, source: Path, target: Path) -> None:
-        """Give a file a second name; FileExistsError if it is taken. Atomic, on NFS too."""
-        os.link(source, target)
-
-    def rename(self, source: Path, target: Path) -> None:
-        """Replace the target atomically."""
-        os.replace(source, target)
-
-    def unlink(self, path: Path) -> None:
-        """Remove a name."""
-        os.unlink(path)
-
-    def mkdir(self, path: Path) -> None:
-        """Make one folder."""
-        os.mkdir(path)
-
-    def read(self, path: Path) -> bytes:
-        """The whole file."""
-        return path.read_bytes()
-
-
-class _Files:
-    """Whole-file operations in terms of `Fs`."""
-
-    def __init__(self, fs: Fs) -> None:
-        self.fs = fs
-
-    def write(self, fd: int, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            written = self.fs.write(fd, rest)
-            if not written:
-                raise OSError(errno.EIO, "nothing was written")
-            rest = rest[written:]
-
-    def temporary(self, path: Path, data: bytes, *, durable: bool) -> Path:
-        """Write a file beside `path` under a name of its own, completely or not at all."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(6).hex()}.tmp")
-        fd = self.fs.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-        try:
-            try:
-                self.write(fd, data)
-                if durable:
-                    self.fs.fsync(fd)
-            finally:
-                self.fs.close(fd)
-        except BaseException:
-            self.discard(temporary)
-            raise
-        return temporary
-
-    def replace(self, path: Path, data: bytes, *, durable: bool) -> None:
-        """Put new content under `path`; a reader sees the old one or the new one."""
-        temporary = self.temporary(path, data, durable=durable)
-        try:
-            self.fs.rename(temporary, path)
-        except BaseException:
-            self.discard(temporary)
-            raise
-
-    def sync_folder(self, folder: Path) -> None:
-        fd = self.fs.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            self.fs.fsync(fd)
-        finally:
-            self.fs.close(fd)
-
-    def folder(self, path: Path) -> None:
-        with contextlib.suppress(FileExistsError):
-            self.fs.mkdir(path)
-
-    def discard(self, path: Path) -> None:
-        """Remove a temporary file; one that stays is `gc`'s and must not hide the error that led here."""
-        with contextlib.suppress(OSError):
-            self.fs.unlink(path)
-
-    def content(self, path: Path) -> bytes | None:
-        try:
-            return self.fs.read(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
 
 
 class RunStore:
@@ -201,7 +48,7 @@ class RunStore:
     def __init__(self, folder: Path, create: bool = True, *, fs: Fs | None = None) -> None:
         self.folder = Path(folder)
         self._runs = self.folder / "runs"
-        self._files = _Files(fs or Fs())
+        self._files = Files(fs or Fs())
         if self._runs.is_dir():
             return
         if not create:
@@ -295,7 +142,7 @@ class RunStore:
                 continue
             except ValueError:
                 continue  # a newer version's record: not ours to judge
-            for path in _attempts(folder):
+            for path in attempts(folder):
                 self._files.fs.unlink(path)
                 gone.append(path)
         return gone
@@ -359,12 +206,12 @@ class RunStore:
             if path.name == "study.json":
                 with _reported(found, path):
                     self.study()
-            elif path.name != "runs" and not _TEMPORARY.fullmatch(path.name):
+            elif path.name != "runs" and not TEMPORARY.fullmatch(path.name):
                 found.append(Problem(path, "unknown", "not an entry of a store"))
         for path in sorted(self._runs.iterdir()):
             if _KEY.fullmatch(path.name) and path.is_dir():
                 found += self._verify_run(path)
-            elif not _TEMPORARY.fullmatch(path.name):
+            elif not TEMPORARY.fullmatch(path.name):
                 found.append(Problem(path, "unknown", "not a run key"))
         return sorted(found, key=lambda problem: str(problem.path))
 
@@ -408,7 +255,8 @@ class RunStore:
         if committed is None:
             raise FileNotFoundError(f"run {key}: the result vanished during the commit")
         if committed != payload:
-            raise DeterminismFault(key, first_difference(parse(committed), parse(payload)) or "layout")
+            field = first_difference(parse(committed), parse(payload)) or "layout"
+            raise DeterminismFault(f"run {key}: this execution differs from the committed one at {field}")
 
     def _verify_run(self, folder: Path) -> Iterator[Problem]:
         found: list[Problem] = []
@@ -420,7 +268,7 @@ class RunStore:
                     self.load(folder.name)
             elif path.name == "events" and path.is_dir():
                 has_content = True
-                found += _verify_events(path)
+                found += verify_events(path)
             elif path.name == "timing.json":
                 if self.timing(folder.name) is None:
                     found.append(Problem(path, "corrupt", "is not a JSON object"))
@@ -428,183 +276,15 @@ class RunStore:
                 content = self._files.fs.read(path)
                 if hashlib.sha256(content[:-1]).hexdigest() != folder.name or content[-1:] != b"\n":
                     found.append(Problem(path, "corrupt", "the run key is not its sha256"))
-            elif not _TEMPORARY.fullmatch(path.name) and path.suffix != ".corrupt":
+            elif not TEMPORARY.fullmatch(path.name) and path.suffix != ".corrupt":
                 found.append(Problem(path, "unknown", "not an entry of a run"))
         if has_content and not (folder / "spec.json").exists():
             found.append(Problem(folder / "spec.json", "corrupt", "is missing"))
         yield from found
 
 
-class EventLog:
-    """What a run in progress has done, one JSON value per finished call.
-
-    Every attempt at the run appends to a file of its own, `events/<number>.jsonl`. Line i of it is the crc32 of
-    the rest, a space, and `[position, event]`; the first line is `[k, "start"]`: the attempt replayed the first k
-    events and goes on from there. The history is therefore built attempt by attempt: the first k events of what is
-    there, followed by the attempt's own up to its first bad line. An attempt that builds on more events than can
-    still be read is passed over. As a file only ever grows, what one attempt has built upon never changes, even
-    while an older attempt, believed dead, is still writing.
-
-    `append` returns when the event outlives the process; it outlives the machine after `SYNC_SECONDS` or `close`.
-    """
-
-    def __init__(self, folder: Path, files: _Files) -> None:
-        self._run = folder
-        self._folder = folder / "events"
-        self._files = files
-        self._fd: int | None = None
-        self._count: int | None = None
-        self._synced = 0.0
-        self.problems: list[Problem] = []
-
-    def __enter__(self) -> EventLog:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def read(self) -> list[Json]:
-        """The longest consistent history, all attempts together; the next `append` continues it.
-
-        A damaged line never raises: it is reported in `problems`, the file is copied to `<attempt>.jsonl.corrupt`
-        where that is possible, and the attempt ends before it.
-        """
-        history: list[Json] = []
-        self.problems = []
-        for path in _attempts(self._run):
-            start, events, problem = _read_attempt(self._files.fs.read(path))
-            if problem:
-                self.problems.append(Problem(path, *problem))
-                if problem[0] == "corrupt":
-                    self._quarantine(path)
-            if start is not None and start <= len(history):
-                history[start:] = events
-        if self._fd is None:
-            self._count = len(history)
-        return history
-
-    def append(self, event: Json) -> None:
-        """Add one event.
-
-        Raises:
-            ValueError: The event is not JSON, or the run has no spec.json yet (`RunStore.begin`).
-            OSError: The system failed; the event is not acknowledged. Append it again: a new attempt begins.
-        """
-        # Formed first: an event that is not JSON must leave the log as it is.
-        text = canonical(event)
-        if self._fd is None:
-            self._start()
-        assert self._fd is not None
-        assert self._count is not None
-        try:
-            self._files.write(self._fd, _line(f"[{self._count},{text}]"))
-            if time.monotonic() - self._synced >= SYNC_SECONDS:
-                self._sync()
-        except BaseException:
-            # The file may end in half a line now. It is left alone, and the next attempt builds on what was
-            # acknowledged: there is nothing to heal.
-            self._abandon()
-            raise
-        self._count += 1
-
-    def close(self) -> None:
-        """Force the events to disk and release the file; the log may be used again."""
-        if self._fd is None:
-            return
-        try:
-            self._sync()
-        finally:
-            self._abandon()
-
-    def _start(self) -> None:
-        if not (self._run / "spec.json").exists():
-            raise ValueError(f"key: run {self._run.name} has no spec.json; call RunStore.begin first")
-        if self._count is None:
-            self.read()
-        self._files.folder(self._folder)
-        number = max((int(p.stem) for p in _attempts(self._run)), default=0)
-        while self._fd is None:
-            number += 1
-            path = self._folder / f"{number:06d}.jsonl"
-            with contextlib.suppress(FileExistsError):  # another attempt took the number: one writer per file
-                self._fd = self._files.fs.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
-        try:
-            self._files.write(self._fd, _line(f'[{self._count},"start"]'))
-            self._sync()
-            # The names of the file and of its folder, once per attempt.
-            self._files.sync_folder(self._folder)
-            self._files.sync_folder(self._run)
-        except BaseException:
-            self._abandon()
-            raise
-
-    def _sync(self) -> None:
-        assert self._fd is not None
-        self._files.fs.fdatasync(self._fd)
-        self._synced = time.monotonic()
-
-    def _abandon(self) -> None:
-        fd, self._fd = self._fd, None
-        if fd is not None:
-            with contextlib.suppress(OSError):
-                self._files.fs.close(fd)
-
-    def _quarantine(self, path: Path) -> None:
-        copy = path.with_name(path.name + ".corrupt")
-        with contextlib.suppress(OSError):  # a reader may have no right to write
-            if not copy.exists():
-                self._files.replace(copy, self._files.fs.read(path), durable=False)
-
-
 def _checksum(payload: bytes) -> bytes:
     return b'{"sha256":"%s"}\n' % hashlib.sha256(payload).hexdigest().encode()
-
-
-def _line(text: str) -> bytes:
-    data = text.encode("utf-8", "backslashreplace")
-    return b"%08x %s\n" % (zlib.crc32(data), data)
-
-
-def _attempts(run: Path) -> list[Path]:
-    folder = run / "events"
-    return sorted(p for p in folder.glob("*.jsonl") if _ATTEMPT.fullmatch(p.name)) if folder.is_dir() else []
-
-
-def _read_attempt(
-    data: bytes,
-) -> tuple[int | None, list[Json], tuple[Literal["corrupt", "torn"], str] | None]:
-    """Where an attempt starts (None if that cannot be read), its events up to the first bad line, what is bad."""
-    start: int | None = None
-    events: list[Json] = []
-    *lines, tail = data.split(b"\n")
-    for number, line in enumerate(lines, 1):
-        text = line[9:]
-        try:
-            # Compared as bytes, as in `_payload`. The position shows a line that is missing or there twice.
-            if line[:9] != b"%08x " % zlib.crc32(text):
-                raise ValueError("the crc32 does not fit")
-            position, event = parse(text)
-            if start is None:
-                if event != "start":
-                    raise ValueError("no start")
-                start = int(position)
-            elif position != start + len(events):
-                raise ValueError(f"position {position}, not {start + len(events)}")
-            else:
-                events.append(event)
-        except (ValueError, TypeError) as error:
-            return start, events, ("corrupt", f"line {number}: {error}")
-    return start, events, ("torn", f"line {len(lines) + 1} is not complete") if tail else None
-
-
-def _verify_events(folder: Path) -> Iterator[Problem]:
-    for path in sorted(folder.iterdir()):
-        if _ATTEMPT.fullmatch(path.name):
-            _, _, problem = _read_attempt(path.read_bytes())
-            if problem:
-                yield Problem(path, *problem)
-        elif path.suffix != ".corrupt" and not _TEMPORARY.fullmatch(path.name):
-            yield Problem(path, "unknown", "not an attempt")
 
 
 @contextlib.contextmanager

@@ -170,9 +170,7 @@ def _scores(data: StudyData, tracks: Mapping[str, Trajectory]) -> tuple[RunScore
         table = facts.get(row["table"])
         values, test = _tabular(row, table, tracks[row["run_id"]]) if table else _trained(row)
         scores.append(
-            RunScore(
-                row["run_id"], row["method"], row["table"], row["seed"], values, test, row["params"], row["flops"]
-            )
+            RunScore(row["run_id"], row["method"], row["table"], row["seed"], values, test, row["params"], row["flops"])
         )
     return tuple(scores)
 
@@ -187,7 +185,9 @@ def _tabular(row: Mapping[Any, Any], table: TableFacts, track: Trajectory) -> tu
 
 def _trained(row: Mapping[Any, Any]) -> tuple[dict[str, float], float]:
     if not row["retrained"]:
-        raise ValueError(f"run {row['run_id']}: no table and no retrained incumbent, so there is no test score to report")
+        raise ValueError(
+            f"run {row['run_id']}: no table and no retrained incumbent, so there is no test score to report"
+        )
     test = float(np.mean(row["retrained"]))
     return {"test": test}, test
 
@@ -217,7 +217,7 @@ def _summary(
     first = samples.get(metrics[0].name)
     spent = rows[[f"cost_{kind}" for kind in COST_KINDS]].sum()
     total = float(spent.sum())
-    budgets = rows["table"].map({t.name: t.budget for t in data.tables}) if data.tabular else None
+    budgets = rows["table"].map({t.name: t.budget for t in data.tables}).astype(float) if data.tabular else None
     return Summary(
         method=method,
         table=place,
@@ -293,14 +293,21 @@ def _pairs(
         x, y = samples[a], samples[b]
         rng = np.random.default_rng(settings.seed)
         gap = difference_interval(x, y, paired=paired, resamples=settings.resamples, rng=rng, level=settings.level)
-        found.append(
-            Pair(
-                a, b, metric.name, gap, theta_interval(x, y, level=settings.level), paired,
-                pairing_correlation(x, y) if all(same) else Estimate(float("nan"), 0, "the seeds differ"),
-                test.z, test.p, p_holm, verdict(_as_loss(gap, sign), p_holm, metric.rope, settings.alpha),
-                tuple(r.key for r in runs if r.method in (a, b)),
-            )  # fmt: skip
+        pair = Pair(
+            first=a,
+            second=b,
+            metric=metric.name,
+            difference=gap,
+            a12=theta_interval(x, y, level=settings.level),
+            paired=paired,
+            correlation=pairing_correlation(x, y) if all(same) else Estimate(float("nan"), 0, "the seeds differ"),
+            z=test.z,
+            p=test.p,
+            p_holm=p_holm,
+            verdict=verdict(_as_loss(gap, sign), p_holm, metric.rope, settings.alpha),
+            runs=tuple(r.key for r in runs if r.method in (a, b)),
         )
+        found.append(pair)
     return tuple(found)
 
 
@@ -322,7 +329,9 @@ def _table_test(
         return TableTest("only one method has results: there is nothing to test", n, 0)
     needed = min_tables(k, alpha)
     if n < needed:
-        sentence = f"a table-level test cannot reach significance with {_count(n, 'table')}; at least {needed} are needed"
+        sentence = (
+            f"a table-level test cannot reach significance with {_count(n, 'table')}; at least {needed} are needed"
+        )
         return TableTest(sentence, n, needed)
     sign = 1.0 if metric.lower_is_better else -1.0
     samples = _samples(runs, metric.name, compared, places)

@@ -26,7 +26,7 @@ COLUMN, TEXT = 3.25, 6.75
 """Widths in inches of a column and of the text block (ICML; within 8 % of NeurIPS and IEEE)."""
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#7A5C00", "#4D4D4D")
-"""Okabe and Ito (2008), distinguishable with colour-vision deficiency; black is the baseline's. Two browns-greys extend it."""
+"""Okabe and Ito (2008), distinguishable with colour-vision deficiency; black is the baseline's. Two more extend it."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 LINES = ("-", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 1, 1, 1, 1, 1)))
@@ -40,6 +40,7 @@ STYLE: Any = {
     "text.color": INK, "xtick.color": INK, "ytick.color": INK, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
     "xtick.minor.width": 0.4, "ytick.minor.width": 0.4, "axes.grid": True, "grid.color": "#E6E6E6",
     "grid.linewidth": 0.5, "axes.axisbelow": True, "pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none",
+    "text.parse_math": False,
     "savefig.bbox": None, "savefig.dpi": 220, "figure.constrained_layout.use": True, "figure.facecolor": "white",
 }  # fmt: skip
 
@@ -128,9 +129,7 @@ def anytime(comparison: Comparison) -> Drawing:
         panels[0].set_ylabel("normalised test regret" if tabular else "validation score of incumbent")
         _legend(figure, panels[0], len(comparison.compared))
         what = "normalised test regret of the incumbent" if tabular else "validation score of the incumbent"
-        ends = [
-            f"{c.method} {c.band.estimate[-1]:.3f}" for c in comparison.anytime if c.table == places[-1]
-        ]
+        ends = [f"{c.method} {c.band.estimate[-1]:.3f}" for c in comparison.anytime if c.table == places[-1]]
         caption = (
             f"Anytime performance: mean {what} over cost{', log scales' if tabular else ''}; {_bands(comparison)}."
             " Dashed black: random search."
@@ -158,7 +157,9 @@ def differences(comparison: Comparison) -> Drawing:
             f"Difference to {comparison.baseline} with 95 % intervals; grey: region of practical equivalence."
             " Filled: significant after Holm's correction."
         )
-        return _drawing("differences", "Difference to random search", caption, f"Forest plot. {caption} {said}.", figure)
+        return _drawing(
+            "differences", "Difference to random search", caption, f"Forest plot. {caption} {said}.", figure
+        )
 
 
 def distribution(comparison: Comparison) -> Drawing:
@@ -168,11 +169,16 @@ def distribution(comparison: Comparison) -> Drawing:
     with mpl.rc_context(STYLE):
         figure, panels = _panels(len(comparison.places), height=0.75 + 0.26 * len(methods), share=True)
         for axes, place in zip(panels, comparison.places, strict=True):
-            values = [[r.values[metric.name] * metric.scale for r in comparison.runs if (r.method, r.table) == (m, place)] for m in methods]
+            values = [
+                [r.values[metric.name] * metric.scale for r in comparison.runs if (r.method, r.table) == (m, place)]
+                for m in methods
+            ]
             for row, mine in enumerate(values):
                 spots = row + _spread(len(mine))
                 _box(axes, row, mine)
-                axes.scatter(np.sort(mine), spots, s=5, color=look[methods[row]].colour, alpha=0.6, linewidths=0, zorder=3)
+                axes.scatter(
+                    np.sort(mine), spots, s=5, color=look[methods[row]].colour, alpha=0.6, linewidths=0, zorder=3
+                )
             axes.set_yticks(range(len(methods)), methods)
             axes.set_ylim(len(methods) - 0.45, -0.55)
             axes.grid(False, axis="y")
@@ -182,9 +188,7 @@ def distribution(comparison: Comparison) -> Drawing:
             axes.set(xlabel=f"{metric.noun} ({metric.shown})", ylabel="")
             if len(panels) > 1:
                 axes.set_title(place, pad=5)
-        caption = (
-            f"{metric.title} of every run ({_seeds(comparison)}); boxes span the quartiles, whiskers 5 to 95 %."
-        )
+        caption = f"{metric.title} of every run ({_seeds(comparison)}); boxes span the quartiles, whiskers 5 to 95 %."
         return _drawing("distribution", f"Distribution of the {metric.noun}", caption, f"Box plot. {caption}", figure)
 
 
@@ -260,7 +264,9 @@ def critical_difference(comparison: Comparison) -> Drawing:
             " aid."
         )
         ranks_said = ", ".join(f"{test.methods[i]} {test.mean_ranks[i]:.2f}" for i in order)
-        return _drawing("critical_difference", "Critical differences", caption, f"{caption} Ranks: {ranks_said}.", figure)
+        return _drawing(
+            "critical_difference", "Critical differences", caption, f"{caption} Ranks: {ranks_said}.", figure
+        )
 
 
 def incumbents(comparison: Comparison) -> Drawing:
@@ -274,7 +280,8 @@ def incumbents(comparison: Comparison) -> Drawing:
             for method, style in look.items():
                 mine = [r for r in comparison.runs if (r.method, r.table) == (method, place)]
                 axes.scatter(
-                    [r.params for r in mine], [r.test * (100 if percent else 1) for r in mine], s=11, marker=style.marker,
+                    [r.params for r in mine], [r.test * (100 if percent else 1) for r in mine], s=11,
+                    marker=style.marker,
                     color=style.colour, alpha=0.7, linewidths=0.7 if style.marker == "x" else 0, label=method,
                 )  # fmt: skip
             best = [t.best for t in comparison.tables if t.name == place]
@@ -310,7 +317,7 @@ def render(figure: Figure, name: str) -> dict[str, bytes]:
 
 def _unlabelled(svg: bytes) -> bytes:
     """Drop the ids of groups: several figures share one HTML page, where an id must be unique."""
-    return re.sub(rb'<g id="[A-Za-z]+[A-Za-z_]*_[0-9]+">', b"<g>", svg)
+    return re.sub(rb'<g id="[^"]*">', b"<g>", svg)
 
 
 def _drawing(name: str, title: str, caption: str, alt: str, figure: Figure) -> Drawing:
@@ -340,7 +347,12 @@ def _curves(axes: Axes, drawn: Sequence[Curve], look: Mapping[str, Look], *, ste
         )  # fmt: skip
         if not np.isnan(curve.band.low).any():
             axes.fill_between(
-                x, np.maximum(curve.band.low, low), np.maximum(curve.band.high, low), color=style.colour, alpha=0.15, lw=0
+                x,
+                np.maximum(curve.band.low, low),
+                np.maximum(curve.band.high, low),
+                color=style.colour,
+                alpha=0.15,
+                lw=0,
             )
 
 

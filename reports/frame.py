@@ -246,7 +246,8 @@ def _incumbent_rows(record: RunRecord, identity: Mapping[str, Any], budget: floa
     sealed = record.sealed.get("incumbents", ())
     if len(sealed) != len(record.incumbents):
         raise ValueError(
-            f"run {record.key}: {len(record.incumbents)} incumbents but {len(sealed)} sealed results; the store is damaged"
+            f"run {record.key}: {len(record.incumbents)} incumbents but {len(sealed)} sealed results; the store"
+            " is damaged"
         )
     rows = []
     for incumbent, result in zip(record.incumbents, sealed, strict=True):

@@ -121,7 +121,8 @@ def by_table(comparison: Comparison) -> Grid:
         columns.append(Column(place, place, unit, "lower" if metric.lower_is_better else "higher"))
         _add(rows, _interval_cells(metric.name, [comparison.summary(m, place) for m in comparison.methods], scale, {}))
     caption = (
-        f"{metric.title} on each table: {_what_is_shown(comparison)}. Nothing is set in bold here, because the tests are"
+        f"{metric.title} on each table: {_what_is_shown(comparison)}. Nothing is set in bold here, because the"
+        " tests are"
         " stratified over all tables."
     )
     return Grid("by_table", f"{metric.title} by table", caption, tuple(columns), _frozen(rows))
@@ -133,19 +134,23 @@ def pairwise(comparison: Comparison, metric: Metric) -> Grid:
     pairs = (*comparison.pairs_of(metric.name, baseline=True), *comparison.pairs_of(metric.name, baseline=False))
     columns = (
         Column("first", "Method"), Column("second", "against", text=True), Column("difference", "Δ", unit),
-        Column("a12", "A12"), Column("correlation", "ρ"), Column("p", "p"), Column("p_holm", "p (Holm)"),
+        Column("a12", "A12"), Column("correlation", "ρ"), Column("p", "p"), Column("p_holm", "p (Holm)"),  # noqa: RUF001
         Column("verdict", "Verdict", text=True),
     )  # fmt: skip
     widths = [p.difference.half_width * scale for p in pairs if p.difference.half_width > 0]
     places = max(decimals(min(widths, default=math.nan)), 2)
     rows = tuple(_pair_row(pair, places, scale) for pair in pairs)
-    direction = "negative differences and A12 under 0.5" if metric.lower_is_better else "positive differences and A12 above 0.5"
-    how = {(True,): "paired by seed", (False,): "not paired"}.get(
-        tuple({p.paired for p in pairs}), "paired where both methods finished the same seeds"
+    direction = (
+        "negative differences and A12 under 0.5" if metric.lower_is_better else "positive differences and A12 above 0.5"
     )
+    how = "paired where both methods finished the same seeds"
+    if len({p.paired for p in pairs}) == 1:
+        how = "paired by seed" if pairs[0].paired else "not paired"
     caption = (
-        f"All pairs on {metric.noun}: difference of means with {_level(comparison)} interval ({how}), probability A12 that"
-        f" a run of the first has the larger value, correlation ρ of the values paired by seed, two-sided van Elteren test"
+        f"All pairs on {metric.noun}: difference of means with {_level(comparison)} interval ({how}), probability"
+        " A12 that"
+        " a run of the first has the larger value, correlation ρ of the values paired by seed, two-sided van"  # noqa: RUF001
+        " Elteren test"
         f" over {_count(len(comparison.places), 'table')}, and Holm's adjustment over {_count(len(pairs), 'pair')}."
         f" In favour of the first: {direction}. Equivalent: the interval lies within"
         f" ±{metric.rope * scale:g}{' ' + unit if unit else ''}."
@@ -170,7 +175,8 @@ def targets(comparison: Comparison) -> Grid:
         cells += [Cell(NOTHING)] * (len(columns) - len(cells))
         rows.append(cells)
     caption = (
-        "Expected running time to a normalised regret, in % of the budget: everything spent by all runs, over the runs that"
+        "Expected running time to a normalised regret, in % of the budget: everything spent by all runs, over"
+        " the runs that"
         " reached it (in parentheses: runs that did, of all). Where none did, everything spent is a lower bound."
     )
     return Grid("targets", "Running times to targets", caption, tuple(columns), _frozen(rows))
@@ -211,7 +217,8 @@ def incumbents(comparison: Comparison) -> Grid:
 def protocol(comparison: Comparison) -> Grid:
     """The tables that the study ran on."""
     columns = (
-        Column("table", "Table"), Column("space", "Space", text=True), Column("size", "Size"), Column("metric", "Test metric", text=True),
+        Column("table", "Table"), Column("space", "Space", text=True), Column("size", "Size"),
+        Column("metric", "Test metric", text=True),
         Column("best", "Best"), Column("median", "Median"), Column("seed_noise", "Seed noise"),
         Column("training_seeds", "Trainings"), Column("budget", "Budget"), Column("trainings", "Budget", "trainings"),
     )  # fmt: skip
@@ -219,17 +226,19 @@ def protocol(comparison: Comparison) -> Grid:
     for t in comparison.tables:
         factor, places = (100.0, 2) if t.metric == "accuracy" else (1.0, 4)
         size = t.other.get("size")
+        numbers = {"best": t.best, "median": t.median, "seed_noise": t.seed_noise}
         rows.append((
             Cell(t.name, {"table": t.name}), Cell(str(t.other.get("space", NOTHING))),
             Cell(f"{size}" if size else NOTHING, {"size": size}),
             Cell(f"{t.metric} (%)" if factor == 100.0 else t.metric),
-            *(Cell(signed(getattr(t, k) * factor, places), {k: getattr(t, k)}) for k in ("best", "median", "seed_noise")),
+            *(Cell(signed(v * factor, places), {k: v}) for k, v in numbers.items()),
             Cell(str(t.training_seeds), {"training_seeds": t.training_seeds}),
             Cell(amount(t.budget, t.clock), {"budget": t.budget}),
             Cell(number(t.budget / t.median_cost), {"trainings": t.budget / t.median_cost}),
         ))  # fmt: skip
     caption = (
-        "Tables. Best and median are over all architectures, each the mean over its trainings; seed noise is the standard"
+        "Tables. Best and median are over all architectures, each the mean over its trainings; seed noise is the"
+        " standard"
         " deviation of one training; the budget is in the unit of the table's clock and in median full trainings."
     )
     return Grid("protocol", "Tables", caption, columns, tuple(rows))
@@ -302,14 +311,16 @@ def _runs_cell(summary: Summary) -> Cell:
 
 
 def _results_caption(comparison: Comparison) -> str:
-    test = f"best or not significantly worse (van Elteren, Holm, α = {comparison.settings.alpha:g}) or equivalent"
+    test = f"best or not significantly worse (van Elteren, Holm, α = {comparison.settings.alpha:g}) or equivalent"  # noqa: RUF001
     shown = _what_is_shown(comparison)
     caption = f"{shown[0].upper()}{shown[1:]}; bold: {test}; underlined: best of the rest."
     if not comparison.tables:
         return f"{caption} Normalised regret and what follows from it are not available (no table)."
     return (
-        f"{caption} nr: normalised regret, 0 for the best architecture of a table and 1 for the median one or worse. Late"
-        " area: mean nr over log cost from 10 to 100 % of the budget. IQM: interquartile mean of the final nr. Failures:"
+        f"{caption} nr: normalised regret, 0 for the best architecture of a table and 1 for the median one or"
+        " worse. Late"
+        " area: mean nr over log cost from 10 to 100 % of the budget. IQM: interquartile mean of the final nr."
+        " Failures:"
         f" runs that end above nr 0.5. Budget {_budget(comparison)}."
     )
 

@@ -24,9 +24,7 @@ DATA = Path(__file__).parent / "data"
 CHIPS = ("better", "worse", "equivalent", "undecided")
 
 
-def page(
-    comparison: Comparison, study: Mapping[str, Json], grids: Sequence[Grid], drawings: Sequence[Drawing]
-) -> str:
+def page(comparison: Comparison, study: Mapping[str, Json], grids: Sequence[Grid], drawings: Sequence[Drawing]) -> str:
     """Render the report.
 
     Args:
@@ -36,7 +34,10 @@ def page(
         drawings: From `figures.draw_all`.
     """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(DATA), autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+        loader=jinja2.FileSystemLoader(DATA),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
     )
     script = (DATA / "sort.js").read_text(encoding="utf-8")
     named = groups(comparison)
@@ -71,7 +72,8 @@ def fragment(comparison: Comparison) -> str:
     heads = "".join(f"<th>{escape(c.title)}</th>" for c in grid.columns)
     weight = {"": "{}", "bold": "<b>{}</b>", "underline": "<u>{}</u>"}
     rows = "".join(
-        "<tr>" + "".join(f"<td>{weight[c.mark].format(escape(c.text))}</td>" for c in row) + "</tr>" for row in grid.rows
+        "<tr>" + "".join(f"<td>{weight[c.mark].format(escape(c.text))}</td>" for c in row) + "</tr>"
+        for row in grid.rows
     )
     return (
         f"<div><b>{escape(comparison.study)}</b><ul>{said}</ul><table><thead><tr>{heads}</tr></thead>"
@@ -109,7 +111,7 @@ def _verdicts(comparison: Comparison) -> list[dict[str, Any]]:
 
 def _protocol(comparison: Comparison, study: Mapping[str, Json]) -> list[tuple[str, str]]:
     spec, options = study["spec"], study["spec"].get("options", {})
-    seeds = spec.get("seeds", ())
+    seeds, how = spec.get("seeds", ()), comparison.settings
     listed = f"{len(seeds)}: {_ranges(seeds)}" if isinstance(seeds, (list, tuple)) else str(seeds)
     cards = [
         ("Strategies", ", ".join(_named(s) for s in spec["strategies"])),
@@ -120,9 +122,9 @@ def _protocol(comparison: Comparison, study: Mapping[str, Json]) -> list[tuple[s
         ("Budget", _budget(comparison, spec)),
         ("Cost rule", "everything charged counts; repeats are " + ("free" if options.get("dedupe") else "charged")),
         ("Incumbent rule", "best score seen at the highest fidelity seen, ties to the earlier; never by test data"),
-        ("Training seeds", "redrawn at every query" if options.get("redraw") else "shared by all methods, by root seed"),
-        ("Intervals", f"{100 * comparison.settings.level:g} %, {comparison.settings.resamples} resamples, seed {comparison.settings.seed}"),
-        ("Tests", f"van Elteren, two-sided, Holm, α = {comparison.settings.alpha:g}"),
+        ("Training seeds", "redrawn at every query" if options.get("redraw") else "shared by all methods"),
+        ("Intervals", f"{100 * how.level:g} %, {how.resamples} resamples, seed {how.seed}"),
+        ("Tests", f"van Elteren, two-sided, Holm, α = {how.alpha:g}"),  # noqa: RUF001
         ("Equivalence", ", ".join(f"{m.title.lower()} ±{m.rope:g}" for m in comparison.metrics)),
     ]  # fmt: skip
     return [(name, value) for name, value in cards if value and value != "None"]
@@ -187,7 +189,12 @@ def _sort_value(cell: Cell) -> str | None:
 
 
 def _numbers(comparison: Comparison) -> str:
-    wanted = {"study": comparison.study, "digest": comparison.digest, "summaries": comparison.summaries, "pairs": comparison.pairs}
+    wanted = {
+        "study": comparison.study,
+        "digest": comparison.digest,
+        "summaries": comparison.summaries,
+        "pairs": comparison.pairs,
+    }
     return json.dumps(plain(wanted), sort_keys=True, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 

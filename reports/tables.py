@@ -63,9 +63,10 @@ def to_markdown(grid: Grid) -> str:
 
 SPECIALS = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
-    "±": r"$\pm$", "≤": r"$\leq$", "Δ": r"$\Delta$", "τ": r"$\tau$", "α": r"$\alpha$", "ρ": r"$\rho$", "−": "$-$",
-    "↓": r"$\downarrow$", "↑": r"$\uparrow$", "×": r"$\times$", "—": "--", "∞": r"$\infty$",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$", "≤": r"$\leq$", "Δ": r"$\Delta$", "τ": r"$\tau$", "α": r"$\alpha$", "ρ": r"$\rho$", "−": "$-$",  # noqa: RUF001
+    "↓": r"$\downarrow$", "↑": r"$\uparrow$", "×": r"$\times$", "—": "--", "∞": r"$\infty$",  # noqa: RUF001
 }  # fmt: skip
 
 
@@ -115,7 +116,7 @@ def main_tex(title: str, grids: Sequence[Grid], figures: Sequence[tuple[str, str
 
 
 def _tex_head(column: Column) -> str:
-    math_ = {"ρ": r"$\rho$", "p": "$p$", "p (Holm)": "$p$ (Holm)", "A12": "$A_{12}$"}
+    math_ = {"ρ": r"$\rho$", "p": "$p$", "p (Holm)": "$p$ (Holm)", "A12": "$A_{12}$"}  # noqa: RUF001
     unit = f" ({latex_escape(column.unit)})" if column.unit else ""
     return (math_.get(column.head, latex_escape(column.head)) + unit + " " + latex_escape(column.arrow)).strip()
 
@@ -124,7 +125,7 @@ def _tex_cell(cell: Cell) -> str:
     if re.search(r"[A-Za-z—]", cell.text) or not cell.text:
         text = latex_escape(cell.text)
         return {"": text, "bold": rf"\textbf{{{text}}}", "underline": rf"\underline{{{text}}}"}[cell.mark]
-    text = cell.text.replace("±", r"\pm").replace("−", "-").replace("%", r"\%")
+    text = cell.text.replace("±", r"\pm").replace("−", "-").replace("%", r"\%")  # noqa: RUF001
     text = text.replace(" (", r"\ (").replace(" [", r"\ [")
     return {"": f"${text}$", "bold": rf"$\mathbf{{{text}}}$", "underline": rf"\underline{{${text}$}}"}[cell.mark]
 

@@ -39,7 +39,8 @@ def _absent(data: StudyData, compared: Sequence[str]) -> Iterator[str]:
             done = int(((data.runs["method"] == method.label) & (data.runs["table"] == place)).sum())
             yield (
                 f"{len(missing)} of {len(missing) + done} runs of {method.label} on {place} have no result"
-                f" (first: seed {missing[0].seed}, {missing[0].error}); its numbers are those of the runs that finished,"
+                f" (first: seed {missing[0].seed}, {missing[0].error}); its numbers are those of the runs that"
+                " finished,"
                 " which may flatter it"
             )
     for method in data.methods:
@@ -56,7 +57,8 @@ def _seeds(data: StudyData, runs: Sequence[RunScore], compared: Sequence[str]) -
     fewest = min(map(len, counts.values()))
     if fewest < REFUSED:
         yield (
-            f"only {fewest} seeds: no bootstrap interval is printed under {REFUSED}, and t intervals of so few cover less"
+            f"only {fewest} seeds: no bootstrap interval is printed under {REFUSED}, and t intervals of so few"
+            " cover less"
             f" than they say; {RECOMMENDED} seeds per table are recommended"
         )
     elif fewest < FLOOR:
@@ -71,7 +73,7 @@ def _evaluations(data: StudyData) -> Iterator[str]:
     for label, rows in data.runs.groupby("method", sort=False):
         unusable, total = int(rows["unusable"].sum()), int(rows["evaluations"].sum())
         if unusable:
-            yield f"{unusable} of {total} evaluations of {label} were invalid or crashed; they were charged all the same"
+            yield f"{unusable} of {total} evaluations of {label} were invalid or crashed, and charged all the same"
 
 
 def _spending(data: StudyData) -> Iterator[str]:
@@ -79,8 +81,9 @@ def _spending(data: StudyData) -> Iterator[str]:
         return
     share = data.runs["total_cost"] / data.runs["table"].map({t.name: t.budget for t in data.tables})
     for label, rows in data.runs.assign(share=share).groupby("method", sort=False):
-        if rows["share"].max() > 1.0 + 1e-9:
-            yield f"{label} spent more than the budget in {int((rows['share'] > 1.0 + 1e-9).sum())} runs: costs are unequal"
+        over = int((rows["share"] > 1.0 + 1e-9).sum())
+        if over:
+            yield f"{label} spent more than the budget in {over} runs: costs are unequal"
         early = rows[(rows["stopped"] != "budget") & (rows["share"] < 0.9)]
         if len(early):
             reasons = ", ".join(sorted(set(early["stopped"])))
@@ -95,7 +98,8 @@ def _rope(data: StudyData, metrics: Sequence[Metric]) -> Iterator[str]:
         error = table.seed_noise / np.sqrt(table.training_seeds) / table.scale
         if metrics[0].rope < error:
             yield (
-                f"on {table.name} the reported quality itself has a standard error of {error:.3f} normalised regret from"
+                f"on {table.name} the reported quality itself has a standard error of {error:.3f} normalised"
+                " regret from"
                 f" {table.training_seeds} training seeds, more than the region of practical equivalence"
                 f" ({metrics[0].rope:g})"
             )
@@ -103,11 +107,14 @@ def _rope(data: StudyData, metrics: Sequence[Metric]) -> Iterator[str]:
 
 def _optimum(data: StudyData, runs: Sequence[RunScore], compared: Sequence[str]) -> Iterator[str]:
     for table in data.tables:
-        finals = {m: [r.values["regret_final"] for r in runs if (r.method, r.table) == (m, table.name)] for m in compared}
+        finals = {
+            m: [r.values["regret_final"] for r in runs if (r.method, r.table) == (m, table.name)] for m in compared
+        }
         there = [m for m, values in finals.items() if np.mean(np.array(values) == 0.0) > 0.5]
         if there:
             yield (
-                f"more than half of the runs of {', '.join(there)} end at the optimum of {table.name}: final regret hardly"
+                f"more than half of the runs of {', '.join(there)} end at the optimum of {table.name}: final"
+                " regret hardly"
                 " separates methods there, read the late area"
             )
 

@@ -30,10 +30,11 @@ def summary_lines(comparison: Comparison) -> list[str]:
 def sentence(pair: Pair, metric: Metric) -> str:
     """A verdict in words, with the numbers that it rests on."""
     lower = pair.difference.estimate < 0
+    rope = metric.rope * metric.scale
     opening = {
         "better": f"{pair.first} reaches a {'lower' if lower else 'higher'} {metric.noun} than {pair.second}",
         "worse": f"{pair.first} reaches a {'lower' if lower else 'higher'} {metric.noun} than {pair.second}",
-        "equivalent": f"{pair.first} and {pair.second} have the same {metric.noun} within ±{metric.rope * metric.scale:g}",
+        "equivalent": f"{pair.first} and {pair.second} have the same {metric.noun} within ±{rope:g}",
         "undecided": f"{pair.first} and {pair.second} cannot be told apart by their {metric.noun}",
     }[pair.verdict]
     p = p_text(pair.p_holm)

@@ -17,6 +17,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,8 @@ def write_table(
             `train.<pipeline>`, `cost.<pipeline>` and `feature.<name>` are optional. Accuracies are uint16 counts of
             correct predictions, 65535 where missing; other metrics are float32, NaN where missing. Without costs an
             epoch costs 1 and the clock is epochs.
-        manifest: `name` is required, and `examples` (split -> number) for accuracies. Optional: `version`, `clock`,
-            `seeds`, `epochs` (pipeline -> list), `pipelines` (name -> Pipeline), `task` (Task), `architectures`
+        manifest: `name` is required, `examples` (split -> number) for accuracies, and `clock` (the unit) with costs.
+            Optional: `version`, `seeds`, `epochs` (pipeline -> list), `pipelines` (name -> Pipeline), `task` (Task), `architectures`
             (texts, for a sample), `canonical` (level by which rows are merged), and any further description.
 
     Raises:
@@ -69,7 +70,7 @@ def write_table(
         space = registry.space(space)
     if (folder / "manifest.json").exists():
         raise ValueError(f"folder: {folder} holds a table already")
-    full = _complete(space, arrays, manifest)
+    full = complete(space, arrays, manifest)
     (folder / "sealed").mkdir(parents=True, exist_ok=True)
     files = {}
     for stem, array in sorted(_with_costs(arrays, full).items()):
@@ -97,8 +98,12 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _complete(space: SearchSpace, arrays: Mapping[str, np.ndarray], given: Mapping[str, Json]) -> dict[str, Any]:
-    """The whole manifest, with defaults, after checking every array against it."""
+def complete(space: SearchSpace, arrays: Mapping[str, np.ndarray], given: Mapping[str, Json]) -> dict[str, Any]:
+    """The whole manifest, with defaults, after checking every array against it.
+
+    Raises:
+        ValueError: One line naming the array or field that does not fit.
+    """
     pipelines = sorted({stem.partition(".")[2] for stem in arrays if stem.startswith("valid.")})
     if not pipelines:
         raise ValueError("arrays: needs valid.<pipeline> and test.<pipeline> for at least one pipeline")
@@ -108,7 +113,7 @@ def _complete(space: SearchSpace, arrays: Mapping[str, np.ndarray], given: Mappi
     task = given.get("task") or Task(given["name"], "tabular", "accuracy", True, (1,), None, "")
     full: dict[str, Any] = {
         "version": "1",
-        "clock": "epochs" if f"cost.{pipelines[0]}" not in arrays else "flops",
+        "clock": "epochs",
         "seeds": list(range(seeds)),
         "epochs": {p: list(range(1, _three_axes("valid", p, arrays)[2] + 1)) for p in pipelines},
         "examples": {},
@@ -121,9 +126,12 @@ def _complete(space: SearchSpace, arrays: Mapping[str, np.ndarray], given: Mappi
         "coverage": "complete" if given.get("architectures") is None else "sample",
         "task": asdict(task) if isinstance(task, Task) else task,
     }
+    _check_axes(full, pipelines, seeds)
     described = given.get("pipelines", {})
     full["pipelines"] = {p: _described(described.get(p), p, full["epochs"][p][-1]) for p in pipelines}
     _check_rows(space, full, rows)
+    if "clock" not in given and any(stem.startswith("cost.") for stem in arrays):
+        raise ValueError(f"clock: missing; the costs are in a unit, one of {', '.join(UNITS)}")
     if full["clock"] not in UNITS:
         raise ValueError(f"clock: {full['clock']!r} is not one of {', '.join(UNITS)}")
     for pipeline in pipelines:
@@ -134,6 +142,8 @@ def _complete(space: SearchSpace, arrays: Mapping[str, np.ndarray], given: Mappi
         cost = arrays.get(f"cost.{pipeline}")
         if cost is not None and cost.shape not in ((rows,), shape):
             raise ValueError(f"cost.{pipeline}: shape {cost.shape} is neither ({rows},) nor {shape}")
+        if cost is not None and not (np.isfinite(cost) & (cost >= 0)).all():
+            raise ValueError(f"cost.{pipeline}: every cost must be a finite number >= 0")
     for stem, array in arrays.items():
         kind, _, name = stem.partition(".")
         if kind not in (*SPLITS, "cost", "feature") or (kind != "feature" and name not in pipelines):
@@ -143,7 +153,18 @@ def _complete(space: SearchSpace, arrays: Mapping[str, np.ndarray], given: Mappi
     return full
 
 
+def _check_axes(full: Mapping[str, Any], pipelines: list[str], seeds: int) -> None:
+    if len(full["seeds"]) != seeds or len(set(full["seeds"])) != seeds:
+        raise ValueError(f"seeds: {full['seeds']} are not {seeds} different integers, one for each place of the axis")
+    for p in pipelines:
+        epochs = full["epochs"].get(p)
+        if not epochs or epochs[0] < 1 or any(b <= a for a, b in pairwise(epochs)):
+            raise ValueError(f"epochs: {epochs} of {p!r} are not ascending integers >= 1")
+
+
 def _check_rows(space: SearchSpace, full: Mapping[str, Any], rows: int) -> None:
+    if full["canonical"] not in (None, *space.levels):
+        raise ValueError(f"canonical: {full['canonical']!r} is not one of {', '.join(space.levels)}")
     if full["architectures"] is None:
         if not isinstance(space, IndexedSpace):
             raise ValueError(f"space: {space.name!r} cannot be enumerated; list the table's architectures")
@@ -151,6 +172,12 @@ def _check_rows(space: SearchSpace, full: Mapping[str, Any], rows: int) -> None:
             raise ValueError(f"arrays: {rows} rows, but {space.name!r} has {space.size} members")
     elif len(full["architectures"]) != rows or len(set(full["architectures"])) != rows:
         raise ValueError(f"architectures: must be {rows} different texts, one for each row")
+    else:
+        for text in full["architectures"]:
+            a = space.parse(text)
+            space.check(a)
+            if full["canonical"] is not None and space.canonical(a, full["canonical"]) != a:
+                raise ValueError(f"architectures: {text!r} is not canonical at the level {full['canonical']!r}")
 
 
 def _check_metric(stem: str, arrays: Mapping[str, np.ndarray], shape: tuple[int, ...], full: Mapping[str, Any]) -> None:
@@ -162,6 +189,7 @@ def _check_metric(stem: str, arrays: Mapping[str, np.ndarray], shape: tuple[int,
     if full["task"]["metric"] != "accuracy":
         if array.dtype != np.float32:
             raise ValueError(f"{stem}: {full['task']['metric']} must be float32, not {array.dtype}")
+        _check_holes(stem, np.isnan(array), arrays)
         return
     if array.dtype != np.uint16:
         raise ValueError(f"{stem}: accuracies are uint16 counts of correct predictions, not {array.dtype}")
@@ -171,6 +199,18 @@ def _check_metric(stem: str, arrays: Mapping[str, np.ndarray], shape: tuple[int,
     present = array[array != MISSING]
     if present.size and present.max() > total:
         raise ValueError(f"{stem}: {present.max()} correct predictions of {total} examples")
+    _check_holes(stem, array == MISSING, arrays)
+
+
+def _check_holes(stem: str, missing: np.ndarray, arrays: Mapping[str, np.ndarray]) -> None:
+    """Look-up asks the last epoch whether there is a training, so no earlier value may be missing before it."""
+    if (missing[:, :, :-1] & ~missing[:, :, 1:]).any():
+        raise ValueError(f"{stem}: an epoch is missing before one that is there")
+    split, _, pipeline = stem.partition(".")
+    valid = arrays[f"valid.{pipeline}"]
+    there = valid != MISSING if valid.dtype == np.uint16 else ~np.isnan(valid)
+    if split == "train" and (missing & there).any():
+        raise ValueError(f"{stem}: missing where valid.{pipeline} is there")
 
 
 def _three_axes(split: str, pipeline: str, arrays: Mapping[str, np.ndarray]) -> tuple[int, int, int]:

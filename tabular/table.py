@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import fields
 from math import inf
 from pathlib import Path
@@ -49,7 +50,15 @@ class MappedTable:
         self._arrays = {p.removesuffix(".npy"): _map(folder / p) for p in manifest["files"] if "/" not in p}
         self._counts = self.task.metric == "accuracy"
         self._examples: Mapping[str, int] = manifest["examples"]
-        self.row = self._rows()
+        self._index = self._rows()
+
+    def row(self, a: Architecture) -> int:
+        """The row of an architecture; MissingEntry where the table has none."""
+        if a.space == self.space.family:
+            # Spaces refuse what is no member with ValueError, samples what they lack with KeyError.
+            with suppress(KeyError, ValueError):
+                return self._index(a)
+        raise MissingEntry(f"architecture: {a} is not in the table {self.name!r}")
 
     def _rows(self) -> Callable[[Architecture], int]:
         if (texts := self._manifest["architectures"]) is None:
@@ -58,8 +67,6 @@ class MappedTable:
             rows = {self.space.parse(t).genes: i for i, t in enumerate(texts)}
 
             def index(a: Architecture) -> int:
-                if a.genes not in rows:
-                    raise MissingEntry(f"architecture: {self.space.text(a)} is not in the table {self.name!r}")
                 return rows[a.genes]
 
         if (level := self._manifest["canonical"]) is None:
@@ -71,8 +78,8 @@ class MappedTable:
         try:
             stop = self._stop[pipeline][fidelity.epochs]
             where = (self.row(a), self._seed[seed], slice(stop))
-        except KeyError:
-            raise MissingEntry(self._why_missing(pipeline, seed, fidelity)) from None
+        except (KeyError, MissingEntry):
+            raise MissingEntry(self._why_missing(a, pipeline, seed, fidelity)) from None
         if (fidelity.data, fidelity.resolution, fidelity.width, fidelity.depth) != (1.0, 1.0, 1.0, 1.0):
             raise MissingEntry(f"fidelity: the table {self.name!r} has no axis but epochs")
         valid = self._arrays[f"valid.{pipeline}"][where]
@@ -91,7 +98,7 @@ class MappedTable:
         spent = cost[where[0]] * epochs[-1] if cost.ndim == 1 else cost[where][-1]
         return Entry(epochs, train, valid, float(spent))
 
-    def _why_missing(self, pipeline: str, seed: int, fidelity: Fidelity) -> str:
+    def _why_missing(self, a: Architecture, pipeline: str, seed: int, fidelity: Fidelity) -> str:
         for field, value, allowed in (
             ("pipeline", pipeline, self.pipelines),
             ("seed", seed, self._seed),
@@ -99,7 +106,7 @@ class MappedTable:
         ):
             if value not in allowed:
                 return f"{field}: the table {self.name!r} has {', '.join(map(str, allowed))}, not {value}"
-        return f"architecture: not in the table {self.name!r}"
+        return f"architecture: {a} is not in the table {self.name!r}"
 
     def median_cost(self, pipeline: str) -> float:
         """See `protocols.Table`."""

@@ -215,21 +215,19 @@ class MLP:
 
     def build(self, a: Architecture, task: Task) -> torch.nn.Module:
         """Linear layers with bias, each followed by its activation; logits (or one value) at the end."""
-        import torch
         from torch import nn
 
         activation = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU}
         units = prod(task.shape)
         layers: list[nn.Module] = [nn.Flatten()]
-        with torch.device("meta"):
-            for token in a.genes[:-1]:
-                if token == DROPOUT:
-                    layers.append(nn.Dropout(DROPOUT_RATE))
-                else:
-                    layers += [nn.Linear(units, _width(token)), activation[_kind(token)]()]
-                    units = _width(token)
-            layers.append(nn.Linear(units, task.classes or 1))
-            return nn.Sequential(*layers)
+        for token in a.genes[:-1]:
+            if token == DROPOUT:
+                layers.append(nn.Dropout(DROPOUT_RATE))
+            else:
+                layers += [nn.Linear(units, _width(token), device="meta"), activation[_kind(token)]()]
+                units = _width(token)
+        layers.append(nn.Linear(units, task.classes or 1, device="meta"))
+        return nn.Sequential(*layers)
 
     def training(self, a: Architecture) -> Mapping[str, Json]:
         """No training hyper-parameters among the genes."""

@@ -22,7 +22,7 @@ class RandomSearch:
     >>> space = Synthetic(genes=4, values=3)
     >>> search = RandomSearch(space, seed=0)
     >>> scores = []
-    >>> for _ in range(200):
+    >>> for _ in range(500):
     ...     [proposal] = search.ask()
     ...     scores.append(space.truth(proposal.architecture))
     ...     search.tell([Observation(proposal, scores[-1])])

@@ -165,13 +165,9 @@ class Reinforce:
         advantages = self._baseline.advantages(rewards)
         self._adam.step(self._controller.weights, self._gradient([a for a, _ in batch], advantages))
 
-    def _gradient(
-        self, architectures: Sequence[Architecture], advantages: Sequence[float]
-    ) -> dict[str, Tensor]:
+    def _gradient(self, architectures: Sequence[Architecture], advantages: Sequence[float]) -> dict[str, Tensor]:
         """Gradient, by name of the weight, of the objective that is to be maximised."""
-        paths = [
-            [(self._space.options(a.genes[:t]), g) for t, g in enumerate(a.genes)] for a in architectures
-        ]
+        paths = [[(self._space.options(a.genes[:t]), g) for t, g in enumerate(a.genes)] for a in architectures]
         weights = self._controller.weights
         for w in weights.values():
             w.requires_grad_(True)

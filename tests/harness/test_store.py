@@ -15,8 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from nasbed.harness.events import EventLog
+from nasbed.harness.files import Fs
 from nasbed.harness.records import canonical, dump, key_of
-from nasbed.harness.store import CorruptRecord, DeterminismFault, EventLog, Fs, RunStore
+from nasbed.harness.store import CorruptRecord, DeterminismFault, RunStore
 from nasbed.protocols import Architecture, Call, Cost, Incumbent, Observation, Proposal, RunRecord
 
 
@@ -74,17 +77,15 @@ def test_other_bytes_are_a_determinism_fault_and_change_nothing(store: RunStore)
     record = record_of(1)
     store.commit(record)
     other = record_of(1, score=0.25)
-    with pytest.raises(DeterminismFault, match=record.key) as fault:
+    with pytest.raises(DeterminismFault, match=rf"^run {record.key}: .* at history\.observations\.score\[0\]$"):
         store.commit(other, {"wall_s": 1.0})
-    assert fault.value.key == record.key
-    assert fault.value.field == "history.observations.score[0]"
     assert store.load(record.key) == record
     assert store.timing(record.key) is None
     assert store.verify() == []
 
 
 def test_faults_can_travel_between_processes() -> None:
-    for fault in (DeterminismFault("k", "f"), CorruptRecord(Path("p"), "why")):
+    for fault in (DeterminismFault("why"), CorruptRecord(Path("p"), "why")):
         assert str(pickle.loads(pickle.dumps(fault))) == str(fault)
 
 
@@ -641,7 +642,7 @@ def test_a_log_is_forced_to_disk_at_the_start_each_second_and_at_close(
         def fdatasync(self, fd: int) -> None:
             syncs.append(clock[0])
 
-    monkeypatch.setattr("nasbed.harness.store.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("nasbed.harness.events.time.monotonic", lambda: clock[0])
     log: EventLog = RunStore(store.folder, fs=Counting()).events(store.begin({"seed": 0}))
     for i in range(30):
         log.append(i)

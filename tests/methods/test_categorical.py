@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import chisquare
+
 from nasbed.methods.categorical import Categorical, check_keys, full_name, whole_number
 from nasbed.protocols import Architecture
-from scipy.stats import chisquare
 
 # Seeds are fixed, so these thresholds decide once and for all; 1e-3 leaves room for an honest generator.
 ALPHA = 1e-3

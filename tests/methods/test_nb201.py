@@ -17,10 +17,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nasbed.methods.spaces.nb201 import CONV1, CONV3, NB201, NONE, OPS, POOL, SKIP
-from nasbed.protocols import Architecture, IndexedSpace, Task
 from scipy.stats import chisquare
 from torch.utils.flop_counter import FlopCounterMode
+
+from nasbed.methods.spaces.nb201 import CONV1, CONV3, NB201, NONE, OPS, POOL, SKIP
+from nasbed.protocols import Architecture, IndexedSpace, Task
 
 SPACE = NB201()
 CELLS = [SPACE.at(i) for i in range(SPACE.size)]

@@ -64,10 +64,7 @@ def test_with_replacement_the_best_rank_follows_the_order_statistic() -> None:
     """Of n independent uniform ranks 1..N the smallest has mean sum_k ((N - k + 1)/N)^n, k = 1..N."""
     space, n, runs = Synthetic(genes=3, values=3), 10, 2000
     rank = stats.rankdata(-space.truths())
-    best = [
-        min(rank[space.index(p.architecture)] for p in RandomSearch(space, seed=s).ask(n))
-        for s in range(runs)
-    ]
+    best = [min(rank[space.index(p.architecture)] for p in RandomSearch(space, seed=s).ask(n)) for s in range(runs)]
     size = space.size
     exact = sum(((size - k + 1) / size) ** n for k in range(1, size + 1))
     assert abs(np.mean(best) - exact) < 4 * np.std(best) / runs**0.5

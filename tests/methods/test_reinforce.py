@@ -43,9 +43,7 @@ def test_the_gradient_is_that_of_finite_differences(space: Synthetic | MLP, entr
 
     def objective() -> float:
         log_p, h = strategy._controller.log_probabilities(paths(space, batch))
-        return float(
-            sum(a * x + entropy * y for a, x, y in zip(advantages, log_p, h, strict=True)) / len(batch)
-        )
+        return float(sum(a * x + entropy * y for a, x, y in zip(advantages, log_p, h, strict=True)) / len(batch))
 
     gradient = strategy._gradient(batch, advantages)
     rng = np.random.default_rng(0)
@@ -80,9 +78,9 @@ def test_samples_follow_the_probabilities_that_are_differentiated(space: Synthet
     everything = members(space)
     p = strategy._controller.log_probabilities(paths(space, everything))[0].exp().numpy()
     counts = np.zeros(len(everything))
-    for proposal in strategy.ask(2000):
+    for proposal in strategy.ask(1000):
         counts[everything.index(proposal.architecture)] += 1
-    assert np.abs(counts / 2000 - p).max() < 4 * math.sqrt(p.max() / 2000)
+    assert np.abs(counts / 1000 - p).max() < 4 * math.sqrt(p.max() / 1000)
     # Step by step and all at once are the same controller.
     for a, whole in zip(everything, p, strict=True):
         state, product = strategy._controller.start(), 1.0
@@ -91,6 +89,14 @@ def test_samples_follow_the_probabilities_that_are_differentiated(space: Synthet
             step, state = strategy._controller.step(a.genes[:t][-1:], options, state)
             product *= step[options.index(gene)]
         assert product == pytest.approx(whole, rel=1e-10)
+
+
+@both_spaces
+def test_the_entropies_of_the_steps_add_up_to_that_of_the_policy(space: Synthetic | MLP) -> None:
+    """Chain rule: the expected sum of the steps' entropies is - sum_a P(a) log P(a)."""
+    log_p, entropy = in_float64(space)._controller.log_probabilities(paths(space, members(space)))
+    p = log_p.exp()
+    assert float((p * entropy).sum()) == pytest.approx(float(-(p * log_p).sum()), rel=1e-12)
 
 
 def test_permuting_the_batch_leaves_the_gradient_unchanged() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nasbed.methods.spaces.synthetic import Synthetic
 from nasbed.protocols import Architecture, IndexedSpace, Task
 

@@ -6,10 +6,13 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+from nasbed.harness.store import RunStore
 from nasbed.protocols import Architecture, Call, Cost, Incumbent, Observation, Proposal, RunRecord
 
 EVALUATIONS = 100
@@ -116,7 +119,13 @@ def simulate(strategy: str, world: World, seed: int, *, options: Mapping[str, An
             last = pick
     retrained = {"test": [float(world.quality[last] + e) for e in (-0.001, 0.0, 0.001)], "cost": 3e9} if real else None
     return RunRecord(
-        _digest(spec), spec, (), tuple(calls), tuple(incumbents), "budget", {"incumbents": sealed, "retrained": retrained}
+        _digest(spec),
+        spec,
+        (),
+        tuple(calls),
+        tuple(incumbents),
+        "budget",
+        {"incumbents": sealed, "retrained": retrained},
     )
 
 
@@ -131,7 +140,9 @@ def build(
 ) -> MemoryStore:
     """A whole study; `fail` names (strategy, seed) pairs whose runs crash on every table."""
     options = options or {"batch": 1, "dedupe": False, "redraw": False, "retrain": 3}
-    worlds = [World.make(f"nb201_{name}", i) for i, name in enumerate(("digits", "clutter", "mnist", *"abcdefgh")[:tables])]
+    worlds = [
+        World.make(f"nb201_{name}", i) for i, name in enumerate(("digits", "clutter", "mnist", *"abcdefgh")[:tables])
+    ]
     runs, failed, records = [], [], {}
     for world in worlds:
         for strategy in strategies:
@@ -157,7 +168,7 @@ def build(
         },
         "tables": {} if real else {w.name: w.facts() for w in worlds},
         "runs": runs, "failed": failed,
-        "provenance": {"nasbed": "0.1.0", "python": "3.11.7", "platform": "Linux", "git": {"commit": "abc", "dirty": False}},
+        "provenance": {"nasbed": "0.1.0", "python": "3.11.7", "git": {"commit": "abc", "dirty": False}},
     }  # fmt: skip
     times = {k: {"wall_s": 1.0 + i, "overhead_s": 0.1} for i, k in enumerate(records)}
     return MemoryStore(study, records, times)
@@ -166,3 +177,44 @@ def build(
 @pytest.fixture(scope="session")
 def make_store() -> Callable[..., MemoryStore]:
     return build
+
+
+HOSTILE = r"weak <b>&amp;_%$x$#{}~^\|"
+"""A label with everything that HTML, LaTeX, CSV or matplotlib could trip over."""
+
+
+def commit(store: MemoryStore, folder: Path, *, reverse: bool = False) -> Path:
+    """Write a study into a real run store, in one order or the other."""
+    target = RunStore(folder)
+    for key in sorted(store.runs, reverse=reverse):
+        target.commit(store.runs[key], {"wall_s": 2.0 if reverse else 1.0, "overhead_s": 0.25})
+    target.write_study(store.record)
+    return folder
+
+
+@dataclass(frozen=True)
+class Reports:
+    """One study reported twice, from stores that were filled in opposite order."""
+
+    store: MemoryStore
+    first: Path
+    second: Path
+    hostile: str = HOSTILE
+
+
+@pytest.fixture(scope="session")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
+    from nasbed.reports.write import write_report
+
+    store = build(("random", "weak", "oracle"), tables=1, seeds=6, fail=[("weak", 3)])
+    for entry in (*store.record["runs"], *store.record["failed"], *store.record["spec"]["strategies"]):
+        for field_name in ("strategy", "label"):
+            if entry.get(field_name) == "weak":
+                entry[field_name] = HOSTILE
+    folder = tmp_path_factory.mktemp("reports")
+    for name, reverse in (("a", False), ("b", True)):
+        commit(store, folder / name / "store", reverse=reverse)
+        page = write_report(folder / name / "store", folder / name / "report", resamples=200)
+        assert page == folder / name / "report" / "report.html"
+        store.record["runs"].reverse()
+    return Reports(store, folder / "a" / "report", folder / "b" / "report")

@@ -16,6 +16,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
+
 from nasbed.harness.records import key_of, trace_digest
 from nasbed.harness.store import RunStore
 from nasbed.protocols import Architecture, Call, Cost, Incumbent, Observation, Proposal, RunRecord

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from nasbed.reports import statistics as st
 
 NAN = float("nan")

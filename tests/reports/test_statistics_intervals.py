@@ -7,6 +7,7 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+
 from nasbed.reports import statistics as st
 from nasbed.reports.statistics import bootstrap
 

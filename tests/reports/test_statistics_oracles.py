@@ -9,6 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import scipy.stats as ss
+
 from nasbed.reports import statistics as st
 
 SEEDS = range(8)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as hs
+
 from nasbed.reports import statistics as st
 
 settings.register_profile("statistics", deadline=None, max_examples=60, derandomize=True)

@@ -1,0 +1,243 @@
+"""The command line. Heavy libraries are imported inside the commands that need them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import cli_table, cli_tools
+from .console import CRASHED, FAILED, INTERRUPTED, OK, err, out, print_json, progress, stop, usage
+from .executors import ONE_THREAD
+
+if TYPE_CHECKING:
+    from .compare import Failure
+    from .study import Plan
+
+app = typer.Typer(
+    name="nasbed",
+    help="The test bed of neural architecture search: fair comparisons, tables, reports.",
+    epilog="Start with: nasbed compare --strategies random,local_search,aging_evolution --table mlp-digits",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+export_app = typer.Typer(help="Copy a study elsewhere.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(cli_table.app, name="table")
+app.add_typer(export_app, name="export")
+cli_tools.register(app)
+
+Out = Annotated[Path | None, typer.Option("--out", help="Folder of store, report and mlflow.db.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+
+_EXAMPLES = """
+Examples:
+
+  nasbed compare --strategies random,local_search,aging_evolution --table mlp-digits
+
+  nasbed compare --strategies "aging_evolution[population_size=20],tpe" --table mlp-digits --seeds 0-99
+
+  nasbed compare --strategies my_pkg.mod:MyStrategy --table mlp-digits --budget 100evals
+
+  nasbed compare --space mlp --data digits --strategies random,aging_evolution --seeds 5 --budget 200epochs
+
+  nasbed compare study.toml --dry-run
+"""
+
+
+@app.command(epilog=_EXAMPLES)
+def compare(
+    study: Annotated[Path | None, typer.Argument(help="A study file (TOML); flags override its fields.")] = None,
+    strategies: Annotated[
+        str | None, typer.Option(help="Comma-separated names, NAME[key=value] or pkg.mod:Class.")
+    ] = None,
+    estimators: Annotated[str | None, typer.Option(help="Likewise; default: table, or full without a table.")] = None,
+    tables: Annotated[str | None, typer.Option("--table", "--tables", help="Comma-separated names or folders.")] = None,
+    space: Annotated[str | None, typer.Option(help="Search space, to train for real.")] = None,
+    data: Annotated[str | None, typer.Option(help="Data set, to train for real.")] = None,
+    data_root: Annotated[Path | None, typer.Option(help="Folder of data sets that are not embedded.")] = None,
+    pipeline: Annotated[
+        str | None, typer.Option(help="Training pipeline; default: the table's first, or adam.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="A count (30 = 0-29) or a range (0-199). Default: 30.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Per run: 100evals, 3600s, 500epochs, 2e12flops.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the study.")] = None,
+    out_dir: Out = None,
+    jobs: Annotated[int, typer.Option(help="Worker processes; 0 = one for each core.", min=0)] = 0,
+    device: Annotated[str, typer.Option(help="For real training: auto, cpu, cuda.")] = "auto",
+    dedupe: Annotated[bool | None, typer.Option("--dedupe", help="Repeated evaluations are free.")] = None,
+    redraw: Annotated[bool | None, typer.Option("--redraw", help="A new training seed at every query.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Proposals per ask.")] = None,
+    retrain: Annotated[
+        int | None, typer.Option(help="Fresh trainings of the final incumbent, without a table.")
+    ] = None,
+    mlflow: Annotated[bool, typer.Option(help="Log to MLflow: mlflow.db, or MLFLOW_TRACKING_URI.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost, and stop.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare search strategies at equal cost, and write a report. The same command again resumes."""
+    from .compare import carry_out
+    from .study import plan, read_study
+
+    given = {
+        "strategies": strategies, "estimators": estimators, "tables": tables, "space": space, "data": data,
+        "pipeline": pipeline, "seeds": seeds, "budget": budget, "name": name, "dedupe": dedupe, "redraw": redraw,
+        "batch": batch, "retrain": retrain,
+    }  # fmt: skip
+    with usage():
+        planned = plan(read_study(study, given), data_root=data_root)
+    folder = out_dir or Path("nasbed-out") / planned.digest[:12]
+    if dry_run:
+        _print_plan(planned, folder, as_json=as_json)
+        return
+    with usage():
+        _claim(folder, planned.digest)
+    with progress("runs") as step:
+        failures = carry_out(
+            planned, folder, jobs=jobs or os.cpu_count() or 1, data_root=data_root, device=device, progress=step
+        )
+    _print_failures(failures)
+    if len(failures) == len(planned.runs):
+        stop("every run failed, so there is nothing to report", FAILED)
+    from ..reports.write import write_report
+
+    report = write_report(folder / "store", folder)
+    if mlflow:
+        _export(folder, None)
+    _print_outcome(folder, report, as_json=as_json)
+    raise typer.Exit(FAILED if failures else OK)
+
+
+@app.command(epilog="Example: nasbed report nasbed-out/3f1c2a9b7d10")
+def report(
+    folder: Annotated[Path, typer.Argument(help="The --out folder of a comparison.")],
+    out_dir: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Write the report of a finished comparison again; the same store gives the same bytes."""
+    from ..reports.write import write_report
+
+    with usage():
+        written = write_report(_store(folder), out_dir or folder)
+    _print_outcome(out_dir or folder, written, as_json=as_json)
+
+
+@export_app.command(
+    "mlflow", epilog="Example: nasbed export mlflow nasbed-out/3f1c2a9b7d10 --uri http://127.0.0.1:5000"
+)
+def export_mlflow(
+    folder: Annotated[Path, typer.Argument(help="The --out folder of a comparison.")],
+    uri: Annotated[
+        str | None, typer.Option(help="Tracking URI; default MLFLOW_TRACKING_URI or FOLDER/mlflow.db.")
+    ] = None,
+) -> None:
+    """Log a study to MLflow. Doing it twice changes nothing."""
+    with usage():
+        _store(folder)
+    _export(folder, uri)
+
+
+def _store(folder: Path) -> Path:
+    if not (folder / "store" / "study.json").is_file():
+        raise ValueError(f"folder: {folder} holds no finished comparison (no store/study.json)")
+    return folder / "store"
+
+
+def _claim(folder: Path, digest: str) -> None:
+    """One folder holds one study: another one would mix its runs into the report."""
+    marker = folder / "study.sha256"
+    if marker.exists() and marker.read_text().strip() != digest:
+        raise ValueError(f"out: {folder} holds another study; name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    marker.write_text(digest + "\n")
+
+
+def _export(folder: Path, uri: str | None) -> None:
+    from ..reports.mlflow_export import ExportError, export
+
+    try:
+        with progress("MLflow") as step:
+            done = export(folder / "store", uri=uri, report=folder if (folder / "report.html").is_file() else None,
+                          progress=step)  # fmt: skip
+    except ExportError as error:
+        stop(f"mlflow: {error}; the results are safe: nasbed export mlflow {shlex.quote(str(folder))}", FAILED)
+    err.print(f"MLflow: {done.created} runs new, {done.updated} updated: mlflow ui --backend-store-uri {done.uri}")
+
+
+def _print_plan(planned: Plan, folder: Path, *, as_json: bool) -> None:
+    from .store import RunStore
+
+    keys = {r.key for r in planned.runs}
+    finished = RunStore(folder / "store", create=False).finished() & keys if (folder / "store").is_dir() else set()
+    worlds: dict[str, dict[str, Any]] = {}
+    for r in planned.runs:
+        budget, table = r.spec["budget"], planned.tables.get(r.table or "")
+        name = r.table or f"{r.spec['space']} on {r.spec['data']['name']}"
+        world = worlds.setdefault(name, {"runs": 0, "budget": budget, "pipeline": r.spec["pipeline"]["name"]})
+        world["runs"] += 1
+        if table and budget["unit"] == table.clock:
+            world["median_full_trainings_per_run"] = budget["limit"] / table.median_cost(r.spec["pipeline"]["name"])
+    if as_json:
+        print_json({"digest": planned.digest, "out": str(folder), "runs": len(keys), "finished": len(finished),
+                    "worlds": worlds})  # fmt: skip
+        return
+    out.print(f"{len(keys)} runs, {len(finished)} of them finished, in {folder}")
+    study = planned.study
+    estimators = [m.label for m in study.estimators] or ["table" if planned.tables else "full"]
+    out.print(f"strategies: {', '.join(m.label for m in study.strategies)}", markup=False)
+    out.print(f"estimators: {', '.join(estimators)};  seeds: {len(study.seeds)}", markup=False)
+    for name, world in worlds.items():
+        budget = world["budget"]
+        trainings = world.get("median_full_trainings_per_run")
+        beside = f" = {trainings:.4g} median full trainings" if trainings else ""
+        out.print(f"{name}: {world['runs']} runs x {budget['limit']:.4g} {budget['unit']}{beside}", markup=False)
+
+
+def _print_failures(failures: list[Failure]) -> None:
+    for f in failures[:5]:
+        where = f"{f.run.strategy}, {f.run.estimator}, {f.run.table}, seed {f.run.seed}"
+        err.print(f"failed: {where}: {f.error}", markup=False)
+    if failures:
+        err.print(failures[0].traceback, markup=False)
+        err.print(f"{len(failures)} runs failed; the same command tries them again")
+
+
+def _print_outcome(folder: Path, written: Path, *, as_json: bool) -> None:
+    import json
+
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    if as_json:
+        print_json({"report": str(written), "results": str(folder / "results.json"), "summary": results.get("summary")})
+        return
+    for line in results.get("summary", []):
+        out.print(line, markup=False)
+    out.print(f"report: {written}", markup=False)
+
+
+def main() -> None:
+    """Entry point: exit codes of the whole program."""
+    for name in ONE_THREAD:
+        os.environ.setdefault(name, "1")  # before numpy and torch are loaded: results must not depend on cores
+    sys.path.insert(0, os.getcwd())  # a user's own module is named as pkg.mod:attribute
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        err.print("\ninterrupted; nothing finished is lost. Resume with:")
+        err.print("  " + shlex.join(["nasbed", *sys.argv[1:]]), markup=False)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        sys.exit(OK)
+    except Exception as error:
+        # Click's own usage errors know their exit code and how to show themselves.
+        if hasattr(error, "show") and hasattr(error, "exit_code"):
+            error.show()
+            sys.exit(error.exit_code)
+        err.print_exception()
+        sys.exit(CRASHED)

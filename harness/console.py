@@ -1,0 +1,74 @@
+"""What all commands share: exit codes, one-line errors, progress with remaining time."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+
+OK, FAILED, USAGE, INCONCLUSIVE, NOT_COMPARABLE, CRASHED, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def stop(message: str, code: int) -> NoReturn:
+    """One line on standard error, then exit."""
+    err.print(f"nasbed: {' '.join(message.split())}", markup=False)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def usage() -> Iterator[None]:
+    """Inside, what is wrong with the user's input becomes one line and exit code 2 or 4."""
+    from .study import NotComparable
+
+    try:
+        yield
+    except NotComparable as error:
+        stop(str(error), NOT_COMPARABLE)
+    except ValueError as error:
+        stop(str(error), USAGE)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[float, float], None]]:
+    """A bar with remaining time on a terminal; elsewhere a line at every tenth of the way.
+
+    Yields a function (done, total), called at the start and after each step. The remaining time is
+    estimated from what was done since the first call, so that resumed work does not distort it.
+    """
+    if err.is_terminal:
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import TimeRemainingColumn as Remaining
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        with Progress(*columns, TextColumn("left"), Remaining(), console=err, transient=True) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        return
+    from time import monotonic
+
+    started, first, shown = monotonic(), -1.0, -1
+
+    def line(done: float, total: float) -> None:
+        nonlocal first, shown
+        first = done if first < 0 else first
+        tenth = int(10 * done / total) if total else 10
+        if tenth > shown:
+            shown = tenth
+            rate = (done - first) / max(monotonic() - started, 1e-9)
+            left = f", about {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
+            err.print(f"{what}: {100 * done / total if total else 100:.0f} %{left}")
+
+    yield line
