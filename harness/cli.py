@@ -5,14 +5,28 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import cli_table, cli_tools
-from .console import CRASHED, FAILED, INTERRUPTED, OK, err, out, print_json, progress, stop, usage
-from .executors import ONE_THREAD
+from .console import (
+    CRASHED,
+    FAILED,
+    INTERRUPTED,
+    OK,
+    USAGE,
+    Verbs,
+    option_line,
+    print_json,
+    progress,
+    remark,
+    say,
+    stop,
+    usage,
+)
 
 if TYPE_CHECKING:
     from .compare import Failure
@@ -21,33 +35,44 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="nasbed",
     help="The test bed of neural architecture search: fair comparisons, tables, reports.",
-    epilog="Start with: nasbed compare --strategies random,local_search,aging_evolution --table mlp-digits",
+    epilog="\b\nStart with:\n  nasbed compare --strategies random,local_search,aging_evolution --table mlp-digits",
+    cls=Verbs,
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-export_app = typer.Typer(help="Copy a study elsewhere.", no_args_is_help=True, rich_markup_mode=None)
+export_app = typer.Typer(
+    help="Copy a study elsewhere.",
+    epilog="Example: nasbed export mlflow nasbed-out/3f1c2a9b7d10",
+    cls=Verbs,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 app.add_typer(cli_table.app, name="table")
 app.add_typer(export_app, name="export")
-cli_tools.register(app)
 
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of store, report and mlflow.db.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
 _EXAMPLES = """
+\b
 Examples:
-
   nasbed compare --strategies random,local_search,aging_evolution --table mlp-digits
-
   nasbed compare --strategies "aging_evolution[population_size=20],tpe" --table mlp-digits --seeds 0-99
-
   nasbed compare --strategies my_pkg.mod:MyStrategy --table mlp-digits --budget 100evals
-
   nasbed compare --space mlp --data digits --strategies random,aging_evolution --seeds 5 --budget 200epochs
-
   nasbed compare study.toml --dry-run
 """
+
+
+@app.callback()
+def _before() -> None:
+    # Before numpy and torch are loaded: results must not depend on the number of cores.
+    from .executors import ONE_THREAD
+
+    for name in ONE_THREAD:
+        os.environ.setdefault(name, "1")
 
 
 @app.command(epilog=_EXAMPLES)
@@ -90,7 +115,7 @@ def compare(
         "batch": batch, "retrain": retrain,
     }  # fmt: skip
     with usage():
-        planned = plan(read_study(study, given), data_root=data_root)
+        planned = plan(read_study(study, given), data_root=data_root, device=device)
     folder = out_dir or Path("nasbed-out") / planned.digest[:12]
     if dry_run:
         _print_plan(planned, folder, as_json=as_json)
@@ -143,18 +168,24 @@ def export_mlflow(
 
 
 def _store(folder: Path) -> Path:
-    if not (folder / "store" / "study.json").is_file():
-        raise ValueError(f"folder: {folder} holds no finished comparison (no store/study.json)")
-    return folder / "store"
+    from .store import RunStore
+
+    store = folder / "store"
+    if not (store / "study.json").is_file() or "runs" not in RunStore(store, create=False).study():
+        raise ValueError(f"folder: {folder} holds no finished comparison; the command that began it resumes it")
+    return store
 
 
 def _claim(folder: Path, digest: str) -> None:
     """One folder holds one study: another one would mix its runs into the report."""
     marker = folder / "study.sha256"
-    if marker.exists() and marker.read_text().strip() != digest:
-        raise ValueError(f"out: {folder} holds another study; name another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    marker.write_text(digest + "\n")
+    try:
+        if marker.exists() and marker.read_text().strip() != digest:
+            raise ValueError(f"out: {folder} holds another study; name another folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        marker.write_text(digest + "\n")
+    except OSError as error:
+        raise ValueError(f"out: {folder} cannot be written to: {error.strerror}") from None
 
 
 def _export(folder: Path, uri: str | None) -> None:
@@ -166,7 +197,7 @@ def _export(folder: Path, uri: str | None) -> None:
                           progress=step)  # fmt: skip
     except ExportError as error:
         stop(f"mlflow: {error}; the results are safe: nasbed export mlflow {shlex.quote(str(folder))}", FAILED)
-    err.print(f"MLflow: {done.created} runs new, {done.updated} updated: mlflow ui --backend-store-uri {done.uri}")
+    remark(f"MLflow: {done.created} runs new, {done.updated} updated: mlflow ui --backend-store-uri {done.uri}")
 
 
 def _print_plan(planned: Plan, folder: Path, *, as_json: bool) -> None:
@@ -186,25 +217,25 @@ def _print_plan(planned: Plan, folder: Path, *, as_json: bool) -> None:
         print_json({"digest": planned.digest, "out": str(folder), "runs": len(keys), "finished": len(finished),
                     "worlds": worlds})  # fmt: skip
         return
-    out.print(f"{len(keys)} runs, {len(finished)} of them finished, in {folder}")
+    say(f"{len(keys)} runs, {len(finished)} of them finished, in {folder}")
     study = planned.study
     estimators = [m.label for m in study.estimators] or ["table" if planned.tables else "full"]
-    out.print(f"strategies: {', '.join(m.label for m in study.strategies)}", markup=False)
-    out.print(f"estimators: {', '.join(estimators)};  seeds: {len(study.seeds)}", markup=False)
+    say(f"strategies: {', '.join(m.label for m in study.strategies)}")
+    say(f"estimators: {', '.join(estimators)};  seeds: {len(study.seeds)}")
     for name, world in worlds.items():
         budget = world["budget"]
         trainings = world.get("median_full_trainings_per_run")
         beside = f" = {trainings:.4g} median full trainings" if trainings else ""
-        out.print(f"{name}: {world['runs']} runs x {budget['limit']:.4g} {budget['unit']}{beside}", markup=False)
+        say(f"{name}: {world['runs']} runs x {budget['limit']:.4g} {budget['unit']}{beside}")
 
 
 def _print_failures(failures: list[Failure]) -> None:
     for f in failures[:5]:
         where = f"{f.run.strategy}, {f.run.estimator}, {f.run.table}, seed {f.run.seed}"
-        err.print(f"failed: {where}: {f.error}", markup=False)
+        remark(f"failed: {where}: {f.error}")
     if failures:
-        err.print(failures[0].traceback, markup=False)
-        err.print(f"{len(failures)} runs failed; the same command tries them again")
+        remark(failures[0].traceback)
+        remark(f"{len(failures)} runs failed; the same command tries them again")
 
 
 def _print_outcome(folder: Path, written: Path, *, as_json: bool) -> None:
@@ -215,29 +246,39 @@ def _print_outcome(folder: Path, written: Path, *, as_json: bool) -> None:
         print_json({"report": str(written), "results": str(folder / "results.json"), "summary": results.get("summary")})
         return
     for line in results.get("summary", []):
-        out.print(line, markup=False)
-    out.print(f"report: {written}", markup=False)
+        say(line)
+    say(f"report: {written}")
+
+
+cli_tools.register(app)
 
 
 def main() -> None:
     """Entry point: exit codes of the whole program."""
-    for name in ONE_THREAD:
-        os.environ.setdefault(name, "1")  # before numpy and torch are loaded: results must not depend on cores
     sys.path.insert(0, os.getcwd())  # a user's own module is named as pkg.mod:attribute
     try:
-        app(standalone_mode=False)
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
+        # Not standalone, typer returns the code of an Exit, and 130 for Ctrl-C.
+        code = app(prog_name="nasbed", standalone_mode=False) or OK
+        sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
-        err.print("\ninterrupted; nothing finished is lost. Resume with:")
-        err.print("  " + shlex.join(["nasbed", *sys.argv[1:]]), markup=False)
-        sys.exit(INTERRUPTED)
+        code = INTERRUPTED
     except BrokenPipeError:
-        sys.exit(OK)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to flush at exit goes nowhere
+        code = OK
     except Exception as error:
-        # Click's own usage errors know their exit code and how to show themselves.
-        if hasattr(error, "show") and hasattr(error, "exit_code"):
-            error.show()
-            sys.exit(error.exit_code)
-        err.print_exception()
-        sys.exit(CRASHED)
+        code = _explain(error)
+    if code == INTERRUPTED:
+        remark("\ninterrupted; nothing finished is lost. Resume with:")
+        remark("  " + shlex.join(["nasbed", *sys.argv[1:]]))
+    sys.exit(code)
+
+
+def _explain(error: Exception) -> int:
+    """Say what went wrong: one line for typer's own usage errors, everything for what nobody foresaw."""
+    if not hasattr(error, "format_message"):
+        traceback.print_exception(error)
+        return CRASHED
+    message = error.format_message()
+    # A group without a verb is answered with its help.
+    remark(message if "\n" in message else f"nasbed: {option_line(error) or message}")
+    return USAGE

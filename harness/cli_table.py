@@ -9,9 +9,15 @@ from typing import Annotated, Any
 
 import typer
 
-from .console import FAILED, OK, err, out, print_json, progress, usage
+from .console import FAILED, OK, Verbs, print_json, progress, remark, say, usage
 
-app = typer.Typer(help="Precomputed tables: list, info, verify, build.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Precomputed tables: list, info, verify, build.",
+    epilog="Example: nasbed table info mlp-digits",
+    cls=Verbs,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 Name = Annotated[str, typer.Argument(help="Name of an embedded table, or a folder.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
@@ -29,7 +35,7 @@ def list_tables(as_json: Json = False) -> None:
         return
     for name, table in tables.items():
         size = f"{table.space.size} architectures x {len(table.seeds)} seeds"
-        out.print(f"{name}: {table.coverage}, {size}, pipelines {', '.join(table.pipelines)}", markup=False)
+        say(f"{name}: {table.coverage}, {size}, pipelines {', '.join(table.pipelines)}")
 
 
 @app.command(epilog="Example: nasbed table info mlp-digits")
@@ -64,11 +70,11 @@ def info(name: Name, as_json: Json = False) -> None:
         return
     for key, value in facts.items():
         if isinstance(value, dict):
-            out.print(f"{key}:", markup=False)
+            say(f"{key}:")
             for k, v in value.items():
-                out.print(f"  {k}: {v}", markup=False)
+                say(f"  {k}: {v}")
         else:
-            out.print(f"{key}: {value}", markup=False)
+            say(f"{key}: {value}")
 
 
 def _facts(table: Any) -> dict[str, Any]:
@@ -113,7 +119,7 @@ def verify(
         print_json(result.to_dict())
     else:
         for line in result.summary():
-            out.print(line, markup=False)
+            say(line)
     raise typer.Exit(OK if result.passed else FAILED)
 
 
@@ -143,23 +149,21 @@ def build(
         total = 0.0
         for pipeline, seconds in builder.dry_run(plan, data_root):
             total += seconds
-            out.print(f"{pipeline}: about {seconds / 3600:.2f} core-hours")
-        out.print(
-            f"together about {total / 3600:.2f} core-hours, {total / jobs / 3600:.2f} hours with {jobs} processes"
-        )
+            say(f"{pipeline}: about {seconds / 3600:.2f} core-hours")
+        say(f"together about {total / 3600:.2f} core-hours, {total / jobs / 3600:.2f} hours with {jobs} processes")
         return
     with usage():
         found = _pilot(builder, plan, folder, data_root)
     for name, values in found.items():
         correlation, working = values["seed_to_seed_spearman"], values["working"]
-        err.print(f"pilot, {name}: seed-to-seed Spearman {correlation:.3f} among {working} working architectures")
+        remark(f"pilot, {name}: seed-to-seed Spearman {correlation:.3f} among {working} working architectures")
         spread = f"{values['sd_architectures']:.4f} between architectures, {values['sd_seeds']:.4f} between seeds"
-        err.print(f"pilot, {name}: standard deviation {spread}")
+        remark(f"pilot, {name}: standard deviation {spread}")
     if pilot:
         return
     with usage(), progress("training") as step:
         builder.build(plan, folder, data_root=data_root, run=_runner(jobs), progress=step, pilot=found)
-    out.print(f"table: {folder}", markup=False)
+    say(f"table: {folder}")
 
 
 def _pilot(builder: Any, plan: Any, folder: Path, data_root: Path | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .console import FAILED, OK, err, out, print_json, progress, stop, usage
+from .console import FAILED, OK, print_json, progress, remark, say, stop, usage
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
@@ -46,9 +46,9 @@ def list_names(
         print_json(chosen)
         return
     for kind, entries in chosen.items():
-        out.print(f"{kind}:", markup=False)
+        say(f"{kind}:")
         for name, line in entries.items():
-            out.print(f"  {name:<18} {line}", markup=False)
+            say(f"  {name:<18} {line}")
 
 
 def train(
@@ -68,13 +68,15 @@ def train(
         searched = registry.space(space)
     from ..protocols import FULL, Setting
     from ..protocols.streams import generator
-    from ..protocols.training import PIPELINES, ReferenceTrainer, load
+    from ..protocols.training import DATASETS, PIPELINES, ReferenceTrainer, load
 
     with usage():
         if pipeline not in PIPELINES:
             raise ValueError(registry.unknown("pipeline", pipeline, tuple(PIPELINES)))
         if device not in ("auto", "cpu", "cuda"):
             raise ValueError(registry.unknown("device", device, ("auto", "cpu", "cuda")))
+        if data not in DATASETS:
+            raise ValueError(registry.unknown("data", data, tuple(DATASETS)))
         view = load(data, data_root)
         rng = generator(seed, "train-command")
         a = searched.parse(architecture) if architecture else searched.sample(rng)
@@ -97,11 +99,9 @@ def train(
     if as_json:
         print_json(result)
         return
-    out.print(
-        f"{result['architecture']}: {features['params']:.0f} parameters, {curve.flops:.4g} training FLOPs", markup=False
-    )
+    say(f"{result['architecture']}: {features['params']:.0f} parameters, {curve.flops:.4g} training FLOPs")
     for epoch, (t, v) in enumerate(zip(curve.train, curve.valid, strict=True), start=1):
-        out.print(f"epoch {epoch:>3}  train {t:.4f}  valid {v:.4f}  {'#' * round(40 * v)}")
+        say(f"epoch {epoch:>3}  train {t:.4f}  valid {v:.4f}  {'#' * round(40 * v)}")
 
 
 def check(
@@ -123,7 +123,7 @@ def check(
     else:
         for r in results:
             word = "pass" if r.passed else "skip" if r.passed is None else "FAIL"
-            out.print(f"{word}  {r.name}{': ' + r.detail if r.detail else ''}", markup=False)
+            say(f"{word}  {r.name}{': ' + r.detail if r.detail else ''}")
     raise typer.Exit(FAILED if any(r.passed is False for r in results) else OK)
 
 
@@ -166,8 +166,8 @@ def doctor(as_json: Json = False) -> None:
         print_json(found)
     else:
         for name, entry in found.items():
-            out.print(f"{'ok  ' if entry['ok'] else 'BAD '} {name}: {entry['detail']}", markup=False)
+            say(f"{'ok  ' if entry['ok'] else 'BAD '} {name}: {entry['detail']}")
     bad = [n for n, e in found.items() if not e["ok"]]
     if bad:
-        err.print(f"not in order: {', '.join(bad)}", markup=False)
+        remark(f"not in order: {', '.join(bad)}")
     raise typer.Exit(FAILED if bad else OK)

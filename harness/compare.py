@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,7 +61,7 @@ def carry_out(
     failures = []
     for done, outcome in enumerate(run_tasks(run, tasks, jobs=jobs), start=total - len(todo) + 1):
         if outcome.error is not None:
-            failures.append(_failure(todo[outcome.index], outcome.error))
+            failures.append(_failure(todo[outcome.index], outcome.error, outcome.traceback))
         if progress:
             progress(done, total)
     store.write_study(_study_record(plan, failures, origin))
@@ -74,9 +73,9 @@ def _distinct(runs: Sequence[Planned]) -> list[Planned]:
     return list({r.key: r for r in runs}.values())
 
 
-def _failure(planned: Planned, error: BaseException) -> Failure:
+def _failure(planned: Planned, error: BaseException, traceback: str) -> Failure:
     line = f"{type(error).__name__}: {error}".partition("\n")[0]
-    return Failure(planned, line, "".join(traceback.format_exception(error)))
+    return Failure(planned, line, traceback or line)
 
 
 def _origin(store: RunStore) -> dict[str, Json]:

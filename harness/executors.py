@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import os
+import pickle
 import signal
+import threading
+import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -19,11 +23,12 @@ ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUM
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of task number `index`: a value, or the error that it raised."""
+    """What became of task number `index`: a value, or the error that it raised, and where."""
 
     index: int
     value: Any = None
     error: BaseException | None = None
+    traceback: str = ""
 
 
 def run_tasks(function: Function, tasks: Sequence[Any], *, jobs: int = 1) -> Iterator[Outcome]:
@@ -44,60 +49,86 @@ def run_tasks(function: Function, tasks: Sequence[Any], *, jobs: int = 1) -> Ite
         return
     left = dict(enumerate(tasks))
     suspects: list[int] = []
+    foreign = set(multiprocessing.active_children())
     try:
         while left:
             for index in suspects:
                 yield _alone(function, index, left.pop(index))
             suspects = (yield from _pooled(function, left, min(jobs, len(left)))) if left else []
     finally:
-        for child in multiprocessing.active_children():
+        for child in set(multiprocessing.active_children()) - foreign:
             child.kill()
 
 
 def _pooled(function: Function, left: dict[int, Any], jobs: int) -> Generator[Outcome, None, list[int]]:
     """Run until all are done, or until a worker dies: then return the tasks that may have killed it."""
-    with _pool(jobs) as pool:
-        futures: dict[Future[Outcome], int] = {pool.submit(_attempt, function, i, t): i for i, t in left.items()}
-        try:
-            for future in as_completed(futures):
-                outcome = future.result()
-                del left[outcome.index]
-                yield outcome
-        except BrokenProcessPool:
-            done = {f for f in futures if f.done() and f.exception() is None}
-            for future in done:
-                if (index := futures[future]) in left:
-                    del left[index]
-                    yield future.result()
-            # Pools hand out tasks in order, so the unfinished ones in front were running.
-            return sorted(left)[: jobs + 1]
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    pool = _pool(jobs)
+    futures: dict[Future[Outcome], int] = {}
+    try:
+        for i, t in left.items():
+            futures[pool.submit(_attempt_and_send, function, i, t)] = i
+        for future in as_completed(futures):
+            outcome = future.result()
+            del left[outcome.index]
+            yield outcome
+    except BrokenProcessPool:
+        done = {f for f in futures if f.done() and f.exception() is None}
+        for future in done:
+            if (index := futures[future]) in left:
+                del left[index]
+                yield future.result()
+        # Pools hand out tasks in order, so the unfinished ones in front were running.
+        return sorted(left)[: jobs + 1]
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
     return []
 
 
 def _alone(function: Function, index: int, task: Any) -> Outcome:
-    with _pool(1) as pool:
-        try:
-            return pool.submit(_attempt, function, index, task).result()
-        except BrokenProcessPool:
-            return Outcome(index, error=RuntimeError("its worker process died (killed, or out of memory)"))
+    pool = _pool(1)
+    try:
+        return pool.submit(_attempt_and_send, function, index, task).result()
+    except BrokenProcessPool:
+        return Outcome(index, error=RuntimeError("its worker process died (killed, or out of memory)"))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # waiting would let Ctrl-C wait for the task
 
 
 def _attempt(function: Function, index: int, task: Any) -> Outcome:
     try:
         return Outcome(index, function(task))
-    except Exception as error:
-        return Outcome(index, error=error)
+    except (Exception, SystemExit) as error:  # a method that calls sys.exit ends its own run only
+        return Outcome(index, error=error, traceback=traceback.format_exc())
+
+
+def _attempt_and_send(function: Function, index: int, task: Any) -> Outcome:
+    """In a worker: what cannot be sent, or not be put together again, would break the pool for all tasks."""
+    outcome = _attempt(function, index, task)
+    try:
+        pickle.dumps(outcome)
+        copy.deepcopy(outcome.error)
+    except Exception as fault:
+        error = outcome.error or fault
+        return Outcome(index, error=RuntimeError(f"{type(error).__name__}: {error}"), traceback=outcome.traceback)
+    return outcome
 
 
 def _pool(jobs: int) -> ProcessPoolExecutor:
     for name in ONE_THREAD:
         os.environ.setdefault(name, "1")  # inherited by the workers, before they load a library that reads it
     # Spawned, not forked: torch's threads do not survive a fork.
-    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_ignore_interrupt)
+    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_start_worker)
 
 
-def _ignore_interrupt() -> None:
+def _start_worker() -> None:
     # Ctrl-C reaches the whole process group; the parent alone decides what to do about it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A worker whose parent was killed would wait for its next task for ever.
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

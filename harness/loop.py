@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from math import isnan, nan
 
 from ..protocols import (
@@ -40,11 +41,14 @@ class Trajectory:
 
     def see(self, o: Observation, cost: float) -> None:
         """The best score at the highest fidelity seen so far is the incumbent; ties go to the earlier one."""
-        fidelity, index = o.proposal.fidelity, self.evaluations
+        fidelity, highest, index = o.proposal.fidelity, self._fidelity, self.evaluations
         self.evaluations += 1
-        if o.status != "ok" or isnan(o.score) or (self._fidelity is not None and fidelity < self._fidelity):
+        if o.status != "ok" or isnan(o.score):
             return
-        if self._fidelity is None or fidelity > self._fidelity or o.score > self.incumbents[-1].score:
+        # Most runs have one fidelity, one object; comparing two field by field costs more than all else here.
+        if fidelity is not highest and highest is not None and fidelity < highest:
+            return
+        if (fidelity is not highest and (highest is None or fidelity > highest)) or o.score > self.incumbents[-1].score:
             self._fidelity = fidelity
             self.incumbents.append(Incumbent(index, cost, o.proposal.architecture, o.score))
 
@@ -71,14 +75,19 @@ def search(
             space.check(proposal.architecture)
         told: list[Observation] = []
         before = ledger.spent
-        for observation in estimator.estimate(proposals):
+        observations = estimator.estimate(proposals)
+        if len(observations) != len(proposals):
+            raise ValueError(f"estimator: gave {len(observations)} observations for {len(proposals)} proposals")
+        for observation in observations:
             if not ledger.charge(observation.costs):
-                run.calls.append(Call(batch, proposals, tuple(told)))
-                return run, "budget"
+                break
             run.see(observation, ledger.spent)
             told.append(observation)
-        strategy.tell(told)
+        if told:
+            strategy.tell(told)
         run.calls.append(Call(batch, proposals, tuple(told)))
+        if len(told) < len(proposals):
+            return run, "budget"
         if watch:
             watch(run.calls[-1])
         free = free + len(told) if ledger.spent == before else 0
@@ -91,8 +100,9 @@ def search_by_sharing(
     strategy: WeightSharingStrategy, ledger: Ledger, *, watch: Watch | None = None
 ) -> tuple[Trajectory, Stopped]:
     """Run a weight-sharing strategy until its budget is spent: the same trajectory, one call per epoch."""
-    run = Trajectory()
+    run, free = Trajectory(), 0
     while not ledger.exhausted:
+        before = ledger.spent
         costs = tuple(strategy.train_epoch())
         if not costs:
             return run, "exhausted"
@@ -105,6 +115,9 @@ def search_by_sharing(
         run.calls.append(Call(0, (), (), costs))
         if watch:
             watch(run.calls[-1])
+        free = free + 1 if ledger.spent == before else 0
+        if free >= STALLED_AFTER:
+            return run, "stalled"
     return run, "budget"
 
 
@@ -127,18 +140,24 @@ class Replayed:
             return self._inner.estimate(proposals)
         call = self._recorded.pop()
         if call.proposals != tuple(proposals):
-            expected, got = call.proposals[0].architecture, proposals[0].architecture
+            pairs = zip_longest(call.proposals, proposals)
+            expected, got = next((old, new) for old, new in pairs if old != new)
             raise DeterminismFault(f"resuming: the strategy proposed {got} where it had proposed {expected}")
         rest = proposals[len(call.observations) :]
         return [*call.observations, *(self._inner.estimate(rest) if rest else ())]
 
 
 class Deduplicated:
-    """An estimator that answers repeated proposals from memory, at no cost (the study option `dedupe`)."""
+    """An estimator that answers repeated proposals from memory, at no cost (the study option `dedupe`).
 
-    def __init__(self, inner: PerformanceEstimator) -> None:
+    Args:
+        inner: Answers and charges what is new.
+        recorded: Calls of an interrupted run, known from the start.
+    """
+
+    def __init__(self, inner: PerformanceEstimator, recorded: Iterable[Call] = ()) -> None:
         self._inner = inner
-        self._known: dict[Proposal, Observation] = {}
+        self._known = {o.proposal: replace(o, costs=()) for call in recorded for o in call.observations}
 
     def prepare(self, space: SearchSpace, setting: Setting, *, seed: int) -> Sequence[Cost]:
         """That of the estimator within."""

@@ -63,12 +63,11 @@ def _cpu() -> str:
 def _git() -> dict[str, Json] | None:
     """State of the checkout that the command was run in, if it is one."""
 
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout
+    def git(*arguments: str) -> bytes:  # a diff is text in whatever encoding its files have
+        return subprocess.run(["git", *arguments], capture_output=True, timeout=10, check=True).stdout
 
     try:
-        commit, diff = git("rev-parse", "HEAD").strip(), git("diff", "HEAD")
+        commit, diff = git("rev-parse", "HEAD").decode("ascii").strip(), git("diff", "--no-ext-diff", "HEAD")
     except (OSError, subprocess.SubprocessError):
         return None
-    return {"commit": commit, "dirty": bool(diff), "diff_sha256": hashlib.sha256(diff.encode()).hexdigest()}
+    return {"commit": commit, "dirty": bool(diff), "diff_sha256": hashlib.sha256(diff).hexdigest()}

@@ -7,12 +7,11 @@ import inspect
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isnan, nan
 from pathlib import Path
-from typing import Any
 
 from ..methods import registry
 from ..protocols import (
@@ -29,13 +28,16 @@ from ..protocols import (
     SearchStrategy,
     Setting,
     Status,
+    Stopped,
     WeightSharingStrategy,
 )
-from ..protocols.streams import generator, integer
+from ..protocols.streams import integer
 from ..tabular import MappedTable
 from . import records, seal
+from .events import EventLog
+from .faults import DeterminismFault
 from .ledger import Ledger
-from .loop import Deduplicated, Replayed, search, search_by_sharing
+from .loop import Deduplicated, Replayed, Trajectory, search, search_by_sharing
 from .store import RunStore
 
 
@@ -67,24 +69,21 @@ def run(task: Task) -> str:
     spec, store = task.spec, RunStore(Path(task.store))
     key = records.key_of(spec)
     started, cpu = time.perf_counter(), time.process_time()
-    table = _table(task.table) if task.table else None
+    table = _table(task.table, spec["table"]["digest"]) if task.table else None
     space = table.space if table else registry.space(spec["space"])
     setting = _setting(task, space, table)
-    estimator = _estimator(spec)
-    log = None if table else store.events(store.begin(spec))
-    if log is not None:
-        estimator = Replayed(estimator, map(records.decode_call, log.read()))
     ledger = Ledger(Budget(spec["budget"]["unit"], spec["budget"]["limit"]))
     with _one_thread(spec):
-        preparation, trajectory, stopped = _search(spec, space, setting, estimator, ledger, log)
-    overhead = time.process_time() - cpu
-    if table:
-        sealed = seal.reveal(table, setting.pipeline.name, trajectory.incumbents)
-    else:
-        seeds = [integer(spec["seed"], "retrain", i) for i in range(spec["options"]["retrain"])]
-        root = Path(task.data_root) if task.data_root else None
-        name = spec["data"]["name"]
-        sealed = seal.retrain(space, setting, trajectory.incumbents, seeds=seeds, data=name, data_root=root)
+        with nullcontext() if table else store.events(store.begin(spec)) as log:
+            preparation, trajectory, stopped = _search(spec, space, setting, ledger, log)
+        overhead = time.process_time() - cpu
+        if table:
+            sealed = seal.reveal(table, setting.pipeline.name, trajectory.incumbents)
+        else:
+            seeds = [integer(spec["seed"], "retrain", i) for i in range(spec["options"]["retrain"])]
+            root = Path(task.data_root) if task.data_root else None
+            name = spec["data"]["name"]
+            sealed = seal.retrain(space, setting, trajectory.incumbents, seeds=seeds, data=name, data_root=root)
     record = RunRecord(key, spec, preparation, tuple(trajectory.calls), tuple(trajectory.incumbents), stopped, sealed)
     store.commit(record, {"wall_s": time.perf_counter() - started, "overhead_s": overhead})
     return key
@@ -94,31 +93,40 @@ def _search(
     spec: Mapping[str, Json],
     space: SearchSpace,
     setting: Setting,
-    estimator: PerformanceEstimator,
     ledger: Ledger,
-    log: Any,
-) -> tuple[tuple[Cost, ...], Any, Any]:
+    log: EventLog | None,
+) -> tuple[tuple[Cost, ...], Trajectory, Stopped]:
     name, seed = spec["strategy"]["name"], spec["seed"]
     strategy_class, params = registry.load("strategies", name), spec["strategy"]["params"]
     stream = integer(seed, "strategy", name)
-    watch: Callable[[Call], None] | None = None
-    if log is not None:
-        replayed = len(log.read())
-
-        def watch(call: Call) -> None:
-            nonlocal replayed
-            replayed -= 1
-            if replayed < 0:
-                log.append(records.encode_call(call))
-
+    recorder = None if log is None else _Recorder(log, setting)
     if hasattr(strategy_class, "train_epoch"):
         sharing: WeightSharingStrategy = strategy_class(space, setting, seed=stream, **params)
-        return (), *search_by_sharing(sharing, ledger, watch=watch)
+        return (), *search_by_sharing(sharing, ledger, watch=recorder)
+    estimator = _estimator(spec, recorder.recorded if recorder else ())
     strategy: SearchStrategy = strategy_class(space, seed=stream, **params)
     preparation = tuple(estimator.prepare(space, setting, seed=integer(seed, "estimator", spec["estimator"]["name"])))
     if not ledger.charge(preparation):
         raise ValueError(f"budget: preparing the estimator costs more than the budget of {ledger.budget.limit:g}")
-    return preparation, *search(strategy, estimator, space, ledger, batch=spec["options"]["batch"], watch=watch)
+    return preparation, *search(strategy, estimator, space, ledger, batch=spec["options"]["batch"], watch=recorder)
+
+
+class _Recorder:
+    """Writes down every call of a run in progress, and holds those of earlier attempts against it."""
+
+    def __init__(self, log: EventLog, setting: Setting) -> None:
+        self._log, self._seeds, self._done = log, setting.train_seed, 0
+        self.recorded = [records.decode_call(event) for event in log.read()]
+
+    def __call__(self, call: Call) -> None:
+        event = records.encode_call(call)
+        if self._done >= len(self.recorded):
+            self._log.append(event)
+        elif difference := records.first_difference(records.encode_call(self.recorded[self._done]), event):
+            raise DeterminismFault(f"resuming: call {self._done} differs from the recorded one at {difference}")
+        self._done += 1
+        if isinstance(self._seeds, Redrawn):
+            self._seeds.next_call()
 
 
 class FunctionEstimator:
@@ -153,10 +161,14 @@ class FunctionEstimator:
         return Observation(p, score, (Cost("proxy", 1.0),), status=status, reason=reason if isnan(score) else "")
 
 
-def _estimator(spec: Mapping[str, Json]) -> PerformanceEstimator:
+def _estimator(spec: Mapping[str, Json], recorded: Sequence[Call]) -> PerformanceEstimator:
     found, params = registry.load("estimators", spec["estimator"]["name"]), spec["estimator"]["params"]
     estimator: PerformanceEstimator = found(**params) if inspect.isclass(found) else FunctionEstimator(found)
-    return Deduplicated(estimator) if spec["options"]["dedupe"] else estimator
+    if spec["options"]["dedupe"]:
+        estimator = Deduplicated(estimator, recorded)
+    if recorded:
+        estimator = Replayed(estimator, recorded)
+    return estimator
 
 
 def _setting(task: Task, space: SearchSpace, table: MappedTable | None) -> Setting:
@@ -182,24 +194,43 @@ def train_seeds(spec: Mapping[str, Json], seeds: tuple[int, ...] | None) -> Call
         seeds: The seeds to draw from; None for any integer.
     """
     world = (spec["table"] or spec["data"] or {"digest": ""})["digest"]
-    if spec["options"]["redraw"]:
-        rng = generator(spec["seed"], "train-seed", world)
-        return lambda a: int(rng.choice(seeds)) if seeds else int(rng.integers(2**63))
     # A keyed hash: this is drawn at every look-up, and seeding a generator costs ten times as much.
     base = hashlib.blake2b(f"train-seed/{spec['seed']}/{world}/".encode(), digest_size=8)
 
-    def draw(a: Architecture) -> int:
+    def draw(key: object) -> int:
         h = base.copy()
-        h.update(repr(a.genes).encode())
+        h.update(repr(key).encode())
         word = int.from_bytes(h.digest(), "little")
         return seeds[word % len(seeds)] if seeds else word >> 1
 
-    return draw
+    return Redrawn(draw) if spec["options"]["redraw"] else lambda a: draw(a.genes)
+
+
+class Redrawn:
+    """A training seed of its own for every query, by the number of the call and of the query within the call.
+
+    A resumed run makes no query for a recorded call, and goes on with the same seeds all the same.
+    """
+
+    def __init__(self, draw: Callable[[object], int]) -> None:
+        self._draw, self._call, self._query = draw, 0, 0
+
+    def __call__(self, a: Architecture) -> int:
+        """The seed of the next query; the architecture has no part in it."""
+        self._query += 1
+        return self._draw((self._call, self._query))
+
+    def next_call(self) -> None:
+        """A call is recorded."""
+        self._call, self._query = self._call + 1, 0
 
 
 @lru_cache(maxsize=8)
-def _table(folder: str) -> MappedTable:
-    return MappedTable(Path(folder))
+def _table(folder: str, digest: str) -> MappedTable:
+    table = MappedTable(Path(folder))
+    if table.digest != digest:
+        raise ValueError(f"table: {folder} is no longer the table that was planned; start the study again")
+    return table
 
 
 @contextmanager

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ..methods import registry
-from ..protocols import SCHEMA, UNITS, Json, Unit
+from ..protocols import SCHEMA, UNITS, Json, SearchSpace, Unit
 from ..tabular import MappedTable, open_table
 from . import records
 
@@ -20,6 +22,8 @@ BASELINE = "random"
 """Random search is part of every comparison (Li & Talwalkar 2019; Lindauer & Hutter 2020, practice 8)."""
 
 DEFAULT_EVALUATIONS = 100
+
+_MOST_SEEDS = 100_000
 
 
 class NotComparable(Exception):
@@ -43,9 +47,15 @@ class Method:
         for key in given:
             if key not in ("name", "label", "params"):
                 raise ValueError(registry.unknown(f"{field}: key", key, ("name", "label", "params")))
-        if not isinstance(given.get("name"), str):
-            raise ValueError(f"{field}: an entry needs a name")
-        return cls(str(given.get("label", given["name"])), given["name"], given.get("params", {}))
+        entry: Json = given.get("name")
+        if not isinstance(entry, str):
+            raise ValueError(f"{field}: an entry needs a name, a text; {entry!r} is none")
+        label, params = given.get("label", entry), given.get("params", {})
+        if not isinstance(label, str) or not label.strip() or not label.isprintable():
+            raise ValueError(f"{field}: the label {label!r} of {entry!r} is not a printable text")
+        if not isinstance(params, Mapping):
+            raise ValueError(f"{field}: params of {entry!r} must be a table of names and values, not {params!r}")
+        return cls(label, entry, params)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +112,12 @@ def read_study(path: Path | None, given: Mapping[str, Any]) -> Study:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, IsADirectoryError):
             raise ValueError(f"study: there is no file {path}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"study: {path}: {error}") from None
+        except OSError as error:
+            raise ValueError(f"study: {path} cannot be read ({error.strerror})") from None
+        except RecursionError:
+            raise ValueError(f"study: {path}: values are nested too deeply") from None
+        except ValueError as error:  # not UTF-8, or not TOML
+            raise ValueError(f"study: {str(path)!r}: {error}") from None
     values |= {k: v for k, v in given.items() if v is not None}
     allowed = tuple(f.name for f in fields(Study))
     for key in values:
@@ -118,6 +132,8 @@ def read_study(path: Path | None, given: Mapping[str, Any]) -> Study:
     if not study.strategies:
         raise ValueError(f"strategies: name at least one of {', '.join(registry.names('strategies'))}")
     if not any(s.name == BASELINE for s in study.strategies):
+        if any(s.label == BASELINE for s in study.strategies):
+            raise ValueError(f"strategies: the label {BASELINE!r} belongs to random search, which is always added")
         study = replace(study, strategies=(Method(BASELINE, BASELINE, {}), *study.strategies))
     if study.tables and (study.space or study.data):
         raise ValueError("tables: a study is on tables or on --space and --data, not on both")
@@ -155,19 +171,26 @@ def split_outside_brackets(text: str) -> list[str]:
 
 
 def read_seeds(given: Any) -> tuple[int, ...]:
-    """Seeds from a count (30 = 0 to 29), a range `0-199`, or a list."""
+    """Seeds from a count (30 = 0 to 29), a range `0-199`, or a list; at most 100,000."""
+    seeds = given
     if isinstance(given, int) and not isinstance(given, bool):
-        given = str(given)
-    if isinstance(given, str):
-        if match := re.fullmatch(r"(\d+)-(\d+)", given.strip()):
-            given = list(range(int(match[1]), int(match[2]) + 1))
-        elif given.strip().isdigit():
-            given = list(range(int(given)))
-    if not isinstance(given, Sequence) or isinstance(given, str) or not given:
-        raise ValueError(f"seeds: {given!r} is not a positive count (30) or a range (0-29)")
-    if not all(type(s) is int and s >= 0 for s in given) or len(set(given)) != len(given):
-        raise ValueError("seeds: must be different integers >= 0")
-    return tuple(given)
+        seeds = range(min(given, _MOST_SEEDS + 1))
+    elif isinstance(given, str):
+        match = re.fullmatch(r"\s*(?:([0-9]{1,18})-)?([0-9]{1,18})\s*", given)
+        ranged = match is not None and match[1] is not None
+        seeds = range(int(match[1]) if ranged else 0, int(match[2]) + ranged) if match else ()
+    if not isinstance(seeds, Sequence) or not 0 < len(seeds) <= _MOST_SEEDS:
+        raise ValueError(
+            f"seeds: {_short(given)} is not a positive count (30), a range (0-29) or a list, of at most {_MOST_SEEDS}"
+        )
+    if not all(type(s) is int and s >= 0 for s in seeds) or len(set(seeds)) != len(seeds):
+        raise ValueError(f"seeds: {_short(given)} are not different integers >= 0")
+    return tuple(seeds)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def read_budget(text: str) -> tuple[Unit, float]:
@@ -246,7 +269,7 @@ class Plan:
     digest: str = ""
 
 
-def plan(study: Study, *, data_root: Path | None = None) -> Plan:
+def plan(study: Study, *, data_root: Path | None = None, device: str = "auto") -> Plan:
     """Resolve names, check parameters, and lay out the runs.
 
     Raises:
@@ -259,9 +282,11 @@ def plan(study: Study, *, data_root: Path | None = None) -> Plan:
     estimators = [(m, _resolved("estimators", m)) for m in study.estimators or (default,)]
     options = {"batch": study.batch, "dedupe": study.dedupe, "redraw": study.redraw, "retrain": study.retrain}
     worlds: list[tuple[str | None, dict[str, Json]]] = [(n, _table_world(study, t)) for n, t in tables.items()]
-    worlds = worlds or [(None, _data_world(study, data_root))]
+    worlds = worlds or [(None, _data_world(study, data_root, device))]
     runs = []
     for table, world in worlds:
+        space = tables[table].space if table else registry.space(world["space"])
+        _try(space, [r for _, r in strategies], [r for _, r in estimators])
         for estimator, resolved_estimator in estimators:
             for strategy, resolved in strategies:
                 for seed in study.seeds:
@@ -278,7 +303,10 @@ def plan(study: Study, *, data_root: Path | None = None) -> Plan:
 def _open(study: Study) -> dict[str, MappedTable]:
     tables: dict[str, MappedTable] = {}
     for name in study.tables:
-        table = open_table(name, verify=True)
+        try:
+            table = open_table(name, verify=True)
+        except OSError as error:
+            raise ValueError(f"tables: {name!r} cannot be read ({error.strerror})") from None
         if table.coverage != "complete":
             raise NotComparable(
                 f"tables: {table.name!r} is a sample of its space, so searches on it cannot be compared; "
@@ -292,10 +320,53 @@ def _open(study: Study) -> dict[str, MappedTable]:
 
 def _resolved(role: registry.Role, m: Method) -> dict[str, Json]:
     field = role.removesuffix("ies") + "y" if role == "strategies" else "estimator"
-    found = registry.load(role, m.name)
+    try:
+        found = registry.load(role, m.name)
+    except ValueError:
+        raise
+    except Exception as error:  # whatever a user's own module raises while it is imported
+        raise ValueError(f"{field}: {m.name!r} cannot be imported ({_line(error)})") from error
     libraries = {name: _version(name) for name in getattr(found, "libraries", ())}
     params = registry.parameters(found, m.params, f"{field} {m.name!r}")
+    try:
+        records.canonical(params)
+    except ValueError as error:
+        raise ValueError(f"{field} {m.name!r}: parameters must be JSON values ({error})") from None
     return {"name": m.name, "params": params, "code": registry.code_digest(found), "libraries": libraries}
+
+
+def _try(
+    space: SearchSpace, strategies: Sequence[Mapping[str, Json]], estimators: Sequence[Mapping[str, Json]]
+) -> None:
+    """Build every method once, so that a parameter that it refuses is one line now and not a failure of each run."""
+    for described in strategies:
+        with _blamed("strategy", described["name"]):
+            found, params = registry.load("strategies", described["name"]), described["params"]
+            if hasattr(found, "train_epoch"):
+                inspect.signature(found).bind(space, None, seed=0, **params)
+            else:
+                found(space, seed=0, **params)
+    for described in estimators:
+        with _blamed("estimator", described["name"]):
+            found, params = registry.load("estimators", described["name"]), described["params"]
+            if inspect.isclass(found):
+                found(**params)
+            elif params:
+                raise ValueError("a function takes no parameters")
+
+
+@contextmanager
+def _blamed(field: str, name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{field} {name!r}: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    """One line: a ValueError speaks for itself, any other error says what it is."""
+    line = str(error).partition("\n")[0]
+    return line if isinstance(error, ValueError) else f"{type(error).__name__}: {line}"
 
 
 def _version(name: str) -> str:
@@ -327,14 +398,21 @@ def _table_world(study: Study, table: MappedTable) -> dict[str, Json]:
     }
 
 
-def _data_world(study: Study, data_root: Path | None) -> dict[str, Json]:
-    from ..protocols.training import PIPELINES, load
+def _data_world(study: Study, data_root: Path | None, device: str) -> dict[str, Json]:
+    from ..protocols.training import DATASETS, PIPELINES, arithmetic, load
 
     name = study.pipeline or "adam"
     if name not in PIPELINES:
         raise ValueError(registry.unknown("pipeline", name, tuple(PIPELINES)))
-    space = registry.space(study.space or "")
-    view = load(study.data or "", data_root)
+    if study.data not in DATASETS:
+        raise ValueError(registry.unknown("data", study.data or "", tuple(DATASETS)))
+    try:
+        space = registry.space(study.space or "")
+    except ValueError:
+        raise
+    except Exception as error:  # a class of the user's own that is no space
+        raise ValueError(f"space: {study.space!r} cannot be built ({_line(error)})") from error
+    view = load(study.data, data_root)
     pipeline = PIPELINES[name]
     unit: Unit = "epochs"
     limit = float(DEFAULT_EVALUATIONS * pipeline.epochs)
@@ -348,4 +426,5 @@ def _data_world(study: Study, data_root: Path | None) -> dict[str, Json]:
         "data": {"name": study.data, "digest": view.task.digest},
         "pipeline": {"name": name, "digest": pipeline.digest},
         "budget": {"unit": unit, "limit": limit},
+        "machine": arithmetic(device),
     }

@@ -52,15 +52,24 @@ def load(role: Role, name: str) -> Any:
 
 
 def _direct(field: str, name: str) -> Any:
+    if not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
+        raise ValueError(f"{field}: {name!r} is not of the form package.module:attribute")
     module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
         if error.name is None or not module.startswith(error.name):
             raise
         raise ValueError(f"{field}: {name!r}: there is no module {error.name!r} on the Python path") from None
     except AttributeError:
         raise ValueError(f"{field}: {name!r}: the module {module!r} has no {attribute!r}") from None
+    if not callable(found):
+        raise ValueError(f"{field}: {name!r} is neither a class nor a function")
+    if field == "strategy" and not (
+        hasattr(found, "train_epoch") or (hasattr(found, "ask") and hasattr(found, "tell"))
+    ):
+        raise ValueError(f"{field}: {name!r} has neither ask and tell nor train_epoch")
+    return found
 
 
 def space(name: str) -> SearchSpace:
@@ -127,7 +136,10 @@ def _literal(value: Any) -> Any:
 
 def code_digest(method: Any) -> str:
     """First 16 hex digits of the sha256 of the file that defines the method: its version in run keys."""
-    source = inspect.getsourcefile(inspect.unwrap(method))
+    try:
+        source = inspect.getsourcefile(inspect.unwrap(method))
+    except TypeError:  # built in
+        source = None
     if source is None:
         raise ValueError(f"{method!r} has no source file, so its runs could not be told apart from other versions")
     return hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16]

@@ -361,10 +361,16 @@ def _curves(
     }
     how = {"resamples": settings.resamples, "seed": settings.seed}
     if not data.tabular:
+        # A weight-sharing strategy may have no score to show for its incumbent; it then has no curve.
+        seen = {
+            m: tables
+            for m, tables in by_method.items()
+            if not any(np.isnan(t.value).any() for table in tables for t in table)
+        }
         limits = [float(data.incumbents["budget"].max()) for _ in data.places]
         before = float("nan")
         return {
-            "anytime": curves.anytime(by_method, data.places, limits, before=before, **how),
+            "anytime": curves.anytime(seen, data.places, limits, before=before, **how),
             "profiles": (),
             "ecdfs": (),
         }

@@ -85,7 +85,7 @@ class Look:
 def draw_all(comparison: Comparison) -> tuple[Drawing, ...]:
     """Draw every figure for which the comparison has numbers."""
     makers: list[tuple[bool, Callable[[Comparison], Drawing]]] = [
-        (True, anytime),
+        (bool(comparison.anytime), anytime),
         (bool(comparison.pairs), differences),
         (True, distribution),
         (bool(comparison.profiles), profile),
@@ -126,7 +126,7 @@ def anytime(comparison: Comparison) -> Drawing:
             _cost_axis(axes, comparison.unit, facts.median_cost if facts else None, tabular)
             if len(places) > 1:
                 axes.set_title("mean over tables" if place is None else place, pad=5)
-        panels[0].set_ylabel("normalised test regret" if tabular else "validation score of incumbent")
+        panels[0].set_ylabel("normalised test regret" if tabular else "validation score")
         _legend(figure, panels[0], len(comparison.compared))
         what = "normalised test regret of the incumbent" if tabular else "validation score of the incumbent"
         ends = [f"{c.method} {c.band.estimate[-1]:.3f}" for c in comparison.anytime if c.table == places[-1]]
@@ -163,7 +163,9 @@ def differences(comparison: Comparison) -> Drawing:
 
 
 def distribution(comparison: Comparison) -> Drawing:
-    """Box plot with every run of the first metric, one panel per table."""
+    """Letter-value plot with every run of the first metric, one panel per table."""
+    import seaborn as sns  # slow to import, and only this figure needs it
+
     metric, look = comparison.metrics[0], looks(comparison)
     methods = list(comparison.methods)
     with mpl.rc_context(STYLE):
@@ -173,9 +175,13 @@ def distribution(comparison: Comparison) -> Drawing:
                 [r.values[metric.name] * metric.scale for r in comparison.runs if (r.method, r.table) == (m, place)]
                 for m in methods
             ]
+            sns.boxenplot(
+                x=[v for mine in values for v in mine],
+                y=[m for m, mine in zip(methods, values, strict=True) for _ in mine],
+                order=methods, orient="h", ax=axes, color="#DDDDDD", width=0.62, linewidth=0.6, showfliers=False,
+            )  # fmt: skip
             for row, mine in enumerate(values):
                 spots = row + _spread(len(mine))
-                _box(axes, row, mine)
                 axes.scatter(
                     np.sort(mine), spots, s=5, color=look[methods[row]].colour, alpha=0.6, linewidths=0, zorder=3
                 )
@@ -188,8 +194,10 @@ def distribution(comparison: Comparison) -> Drawing:
             axes.set(xlabel=f"{metric.noun} ({metric.shown})", ylabel="")
             if len(panels) > 1:
                 axes.set_title(place, pad=5)
-        caption = f"{metric.title} of every run ({_seeds(comparison)}); boxes span the quartiles, whiskers 5 to 95 %."
-        return _drawing("distribution", f"Distribution of the {metric.noun}", caption, f"Box plot. {caption}", figure)
+        boxes = "letter values: a line at the median, the widest box between the quartiles, then the eighths"
+        caption = f"{metric.title} of every run ({_seeds(comparison)}); {boxes}."
+        alt = f"Letter-value plot. {caption}"
+        return _drawing("distribution", f"Distribution of the {metric.noun}", caption, alt, figure)
 
 
 def profile(comparison: Comparison) -> Drawing:
@@ -409,15 +417,6 @@ def _forest(axes: Axes, metric: Metric, pairs: Sequence[Pair], look: Mapping[str
     axes.grid(False, axis="y")
     arrow = "lower is better" if metric.lower_is_better else "higher is better"
     axes.set_xlabel(f"Δ {metric.noun} ({metric.shown_difference}; {arrow})")
-
-
-def _box(axes: Axes, row: int, values: Sequence[float]) -> None:
-    if not values:
-        return
-    first, low, middle, high, last = np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95])
-    axes.plot([first, low], [row, row], [high, last], [row, row], color=INK, lw=0.7, zorder=2)
-    axes.fill_between([low, high], row - 0.3, row + 0.3, facecolor="#F3F3F3", edgecolor=INK, lw=0.7, zorder=2)
-    axes.plot([middle, middle], [row - 0.3, row + 0.3], color=INK, lw=1.4, zorder=4)
 
 
 def _legend(figure: Figure, axes: Axes, n: int) -> None:

@@ -106,7 +106,7 @@ def results(comparison: Comparison) -> Grid:
         _add(rows, _interval_cells("regret", summaries, 100.0 if percents else 1.0, marks(comparison, metric)))
         _add(rows, [_number_cell(s, "iqm", s.iqm.estimate if s.iqm else math.nan, 3) for s in summaries])
         _add(rows, [_share_cell(s, "fail_rate", s.fail_rate) for s in summaries])
-    columns.append(Column("runs", "Runs", "done/planned"))
+    columns.append(Column("runs", "Runs"))
     _add(rows, [_runs_cell(s) for s in summaries])
     return Grid("results", "Results", _results_caption(comparison), tuple(columns), _frozen(rows))
 

@@ -270,7 +270,11 @@ class _Exporter:
                 repository.delete_artifacts("report")  # figures that the new report lacks must not outlive the old one
             except NotImplementedError:
                 logging.getLogger(__name__).info("this artifact store cannot delete: files of older reports stay")
-        self.client.log_artifacts(self.parent, str(report), "report")
+        for entry in _entries(report):
+            if entry.is_dir():
+                self.client.log_artifacts(self.parent, str(entry), f"report/{entry.name}")
+            else:
+                self.client.log_artifact(self.parent, str(entry), "report")
         self.client.set_tag(self.parent, _REPORT, digest, synchronous=True)
 
 
@@ -282,9 +286,15 @@ def _chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [items[i : i + size] for i in range(0, len(items), size)]
 
 
+def _entries(report: Path) -> list[Path]:
+    """Files and folders of the report, without what else a study's output folder holds: the export's own database."""
+    others = ("store", "study.sha256", "mlartifacts", "mlruns")
+    return sorted(p for p in report.iterdir() if p.name not in others and not p.name.startswith("mlflow.db"))
+
+
 def _folder_digest(folder: Path) -> str:
     digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for path in sorted(p for e in _entries(folder) for p in (e, *e.rglob("*")) if p.is_file()):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
         digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
     return digest.hexdigest()

@@ -19,10 +19,17 @@ from .grids import Grid, all_grids, groups
 from .html import page
 from .results import Comparison, plain
 from .tables import main_tex, to_csv, to_latex, to_markdown
+from .words import summary_lines
 
 
 def write_report(
-    store: Path, out: Path, *, resamples: int = 10_000, rope: float | None = None, alpha: float = 0.05, seed: int = 0
+    store: Path,
+    out: Path,
+    *,
+    resamples: int | None = None,
+    rope: float | None = None,
+    alpha: float | None = None,
+    seed: int = 0,
 ) -> Path:
     """Write the report of the study in a run store.
 
@@ -34,9 +41,9 @@ def write_report(
     Args:
         store: Folder of the run store.
         out: Folder of the report, made if need be; files of the same names are replaced.
-        resamples: Of each bootstrap interval.
-        rope: See `comparison.compare`.
-        alpha: Level of the Holm-adjusted tests.
+        resamples: Of each bootstrap interval; by default what the study says, else 10,000.
+        rope: See `comparison.compare`; by default what the study says.
+        alpha: Level of the Holm-adjusted tests; by default what the study says, else 0.05.
         seed: Of the bootstrap.
 
     Returns:
@@ -47,7 +54,14 @@ def write_report(
     """
     reader = RunStore(Path(store), create=False)
     data = load(reader)
-    comparison = compare(data, resamples=resamples, seed=seed, rope=rope, alpha=alpha)
+    spec = data.study.get("spec", {})
+    comparison = compare(
+        data,
+        resamples=resamples if resamples is not None else spec.get("resamples", 10_000),
+        seed=seed,
+        rope=rope if rope is not None else spec.get("rope"),
+        alpha=alpha if alpha is not None else spec.get("alpha", 0.05),
+    )
     files = {**report_files(comparison, data.study), "timing.json": _json(timing(data, reader))}
     for name, content in files.items():
         path = Path(out) / name
@@ -89,7 +103,13 @@ def results(comparison: Comparison, grids: tuple[Grid, ...]) -> dict[str, Any]:
         for i, row in enumerate(grid.rows)
         for column, cell in zip(grid.columns, row, strict=True)
     ]  # fmt: skip
-    return {"schema": 1, "comparison": comparison.to_dict(), "groups": plain(groups(comparison)), "cells": cells}
+    return {
+        "schema": 1,
+        "summary": summary_lines(comparison),
+        "comparison": comparison.to_dict(),
+        "groups": plain(groups(comparison)),
+        "cells": cells,
+    }
 
 
 def provenance(study: Mapping[str, Json]) -> dict[str, Json]:

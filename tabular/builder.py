@@ -67,14 +67,21 @@ class Spec:
         for key in ("name", "space", "data", "pipelines", "seeds"):
             if key not in given:
                 raise ValueError(f"spec {path.name}: the field {key!r} is missing")
-        for field, values, known in (("pipelines", given["pipelines"], PIPELINES), ("data", [given["data"]], DATASETS)):
-            for value in values:
+        pipelines = given["pipelines"]
+        if not isinstance(pipelines, list) or not pipelines or len(set(map(str, pipelines))) != len(pipelines):
+            raise ValueError(f"spec {path.name}: pipelines: {pipelines!r} is not a list of names, each once")
+        for field, values, known in (("pipelines", pipelines, PIPELINES), ("data", [given["data"]], DATASETS)):
+            for value in map(str, values):
                 if value not in known:
                     raise ValueError(registry.unknown(f"spec {path.name}: {field}", value, tuple(known)))
-        if not isinstance(given["seeds"], int) or given["seeds"] < 1:
-            raise ValueError(f"spec {path.name}: seeds: {given['seeds']!r} is not a positive integer")
-        registry.space(given["space"])
-        return cls(**{**given, "pipelines": tuple(given["pipelines"])})
+        for field in ("seeds", "bucket"):
+            if type(value := given.get(field, 1)) is not int or value < 1:
+                raise ValueError(f"spec {path.name}: {field}: {value!r} is not a positive integer")
+        for field in ("name", "space", "version"):
+            if not isinstance(value := given.get(field, ""), str):
+                raise ValueError(f"spec {path.name}: {field}: {value!r} is not a text in quotes")
+        _enumerable(given["space"])
+        return cls(**{**given, "pipelines": tuple(pipelines)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +225,8 @@ def pilot(spec: Spec, data_root: Path | None, architectures: int = 48) -> dict[s
 
     from ..protocols.streams import generator
 
+    if spec.seeds < 2:
+        raise ValueError(f"seeds: a pilot compares two training seeds, the spec has {spec.seeds}")
     space = _enumerable(spec.space)
     rng = generator(0, "pilot", spec.name)
     rows = sorted(rng.choice(space.size or 0, min(architectures, space.size or 0), replace=False).tolist())
@@ -319,7 +328,7 @@ def _save(path: Path, shard: Shard) -> None:
 
 def _load(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             return json.loads(file["meta"].tobytes()), {s: file[s] for s in SPLITS}
     except (zipfile.BadZipFile, EOFError, OSError, KeyError, ValueError) as error:
         raise ValueError(f"shard: {path} is damaged ({error}); delete it and build again") from None

@@ -31,7 +31,7 @@ MISSING = 65535
 SPLITS = ("train", "valid", "test")
 
 # What a table is, as opposed to how it came about: only this enters its digest.
-_IDENTITY = ("schema", "name", "version", "kind", "space", "coverage", "canonical", "architectures", "task", "examples",
+IDENTITY = ("schema", "name", "version", "kind", "space", "coverage", "canonical", "architectures", "task", "examples",
              "pipelines", "seeds", "epochs", "clock", "files")  # fmt: skip
 
 
@@ -59,8 +59,9 @@ def write_table(
             correct predictions, 65535 where missing; other metrics are float32, NaN where missing. Without costs an
             epoch costs 1 and the clock is epochs.
         manifest: `name` is required, `examples` (split -> number) for accuracies, and `clock` (the unit) with costs.
-            Optional: `version`, `seeds`, `epochs` (pipeline -> list), `pipelines` (name -> Pipeline), `task` (Task), `architectures`
-            (texts, for a sample), `canonical` (level by which rows are merged), and any further description.
+            Optional: `version`, `seeds`, `epochs` (pipeline -> list), `pipelines` (name -> Pipeline), `task`
+            (Task), `architectures` (texts, for a sample), `canonical` (level by which rows are merged), and any
+            further description.
 
     Raises:
         ValueError: One line naming the array or field that does not fit.
@@ -88,7 +89,7 @@ def write_table(
 
 def digest(manifest: Mapping[str, Json]) -> str:
     """sha256 of what the table is: names, axes and the hashes of all its files."""
-    identity = {k: manifest[k] for k in _IDENTITY}
+    identity = {k: manifest[k] for k in IDENTITY}
     return hashlib.sha256(json.dumps(identity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

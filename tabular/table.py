@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from math import inf
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from ..methods import registry
 from ..protocols import Architecture, Entry, Fidelity, Json, MissingEntry, Pipeline, SearchSpace, Task, Unit
-from .format import MISSING, SCHEMA, digest, sha256
+from .format import IDENTITY, MISSING, SCHEMA, digest, sha256
 
 EMBEDDED = Path(__file__).parent / "data"
 """The tables that come with the package."""
+
+
+class _Recorded(NamedTuple):
+    """Everything under one pipeline; `stop` maps an epoch to the length of the curve up to it."""
+
+    valid: np.ndarray
+    train: np.ndarray | None
+    cost: np.ndarray
+    epochs: np.ndarray
+    stop: Mapping[float, int]
 
 
 class MappedTable:
@@ -44,20 +54,20 @@ class MappedTable:
         self.task = Task(**{**manifest["task"], "shape": tuple(manifest["task"]["shape"])})
         self.pipelines: Mapping[str, Pipeline] = {k: _pipeline(v) for k, v in manifest["pipelines"].items()}
         self._manifest = manifest
-        self._epochs = {p: np.array(e) for p, e in manifest["epochs"].items()}
-        self._stop = {p: {**{n: i + 1 for i, n in enumerate(e)}, inf: len(e)} for p, e in manifest["epochs"].items()}
         self._seed = {s: i for i, s in enumerate(self.seeds)}
         self._arrays = {p.removesuffix(".npy"): _map(folder / p) for p in manifest["files"] if "/" not in p}
         self._counts = self.task.metric == "accuracy"
         self._examples: Mapping[str, int] = manifest["examples"]
+        self._recorded = {p: _recorded(self._arrays, p, epochs) for p, epochs in manifest["epochs"].items()}
         self._index = self._rows()
 
     def row(self, a: Architecture) -> int:
         """The row of an architecture; MissingEntry where the table has none."""
-        if a.space == self.space.family:
-            # Spaces refuse what is no member with ValueError, samples what they lack with KeyError.
-            with suppress(KeyError, ValueError):
+        try:
+            if a.space == self.space.family:
                 return self._index(a)
+        except (KeyError, ValueError):  # a sample lacks it; a space refuses what is no member
+            pass
         raise MissingEntry(f"architecture: {a} is not in the table {self.name!r}")
 
     def _rows(self) -> Callable[[Architecture], int]:
@@ -76,33 +86,31 @@ class MappedTable:
     def lookup(self, a: Architecture, *, pipeline: str, seed: int, fidelity: Fidelity) -> Entry:
         """See `protocols.Table`."""
         try:
-            stop = self._stop[pipeline][fidelity.epochs]
-            where = (self.row(a), self._seed[seed], slice(stop))
+            recorded, row, place = self._recorded[pipeline], self.row(a), self._seed[seed]
+            stop = recorded.stop[fidelity.epochs]
         except (KeyError, MissingEntry):
             raise MissingEntry(self._why_missing(a, pipeline, seed, fidelity)) from None
         if (fidelity.data, fidelity.resolution, fidelity.width, fidelity.depth) != (1.0, 1.0, 1.0, 1.0):
             raise MissingEntry(f"fidelity: the table {self.name!r} has no axis but epochs")
-        valid = self._arrays[f"valid.{pipeline}"][where]
-        last = valid[-1]
+        valid, train = recorded.valid[row, place, :stop], recorded.train
+        last = valid.item(-1)
         if last == MISSING if self._counts else last != last:
             raise MissingEntry(
                 f"architecture: {self.space.text(a)} has no training with seed {seed} under {pipeline!r}"
             )
-        train = self._arrays.get(f"train.{pipeline}")
-        train = None if train is None else train[where]
+        train = None if train is None else train[row, place, :stop]
         if self._counts:
             valid = valid / self._examples["valid"]
             train = None if train is None else train / self._examples["train"]
-        epochs = self._epochs[pipeline][:stop]
-        cost = self._arrays[f"cost.{pipeline}"]
-        spent = cost[where[0]] * epochs[-1] if cost.ndim == 1 else cost[where][-1]
-        return Entry(epochs, train, valid, float(spent))
+        epochs, cost = recorded.epochs[:stop], recorded.cost
+        spent = cost.item(row) * epochs.item(-1) if cost.ndim == 1 else cost.item(row, place, stop - 1)
+        return Entry(epochs, train, valid, spent)
 
     def _why_missing(self, a: Architecture, pipeline: str, seed: int, fidelity: Fidelity) -> str:
         for field, value, allowed in (
             ("pipeline", pipeline, self.pipelines),
             ("seed", seed, self._seed),
-            ("fidelity.epochs", fidelity.epochs, self._stop.get(pipeline, {})),
+            ("fidelity.epochs", fidelity.epochs, self._recorded[pipeline].stop if pipeline in self._recorded else ()),
         ):
             if value not in allowed:
                 return f"{field}: the table {self.name!r} has {', '.join(map(str, allowed))}, not {value}"
@@ -156,14 +164,18 @@ def read_manifest(folder: Path) -> dict[str, Json]:
     """The manifest of a table folder, its own digest checked."""
     path = folder / "manifest.json"
     try:
-        manifest: dict[str, Json] = json.loads(path.read_text(encoding="utf-8"))
+        manifest: Json = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"table: {folder} holds no manifest.json") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"table: {path} is not JSON ({error})") from None
-    if manifest.get("schema", 0) > SCHEMA:
+    if not isinstance(manifest, dict):
+        raise ValueError(f"manifest: {path} is not a JSON object")
+    if manifest.get("schema", SCHEMA) > SCHEMA:
         raise ValueError(f"schema: {path} has schema {manifest['schema']}; this version reads up to {SCHEMA}")
-    if digest(manifest) != manifest.get("digest"):
+    if lacking := [k for k in (*IDENTITY, "digest", "median_cost") if k not in manifest]:
+        raise ValueError(f"manifest: {path} lacks the field {lacking[0]!r}")
+    if digest(manifest) != manifest["digest"]:
         raise ValueError(f"digest: {path} was changed after the table was written")
     return manifest
 
@@ -178,9 +190,20 @@ def check_hashes(folder: Path, manifest: Mapping[str, Json]) -> None:
             raise ValueError(f"files: {path} does not have the sha256 of the manifest; the table was changed")
 
 
+def _recorded(arrays: Mapping[str, np.ndarray], pipeline: str, epochs: Sequence[int]) -> _Recorded:
+    stop: dict[float, int] = {**{n: i + 1 for i, n in enumerate(epochs)}, inf: len(epochs)}
+    train = arrays.get(f"train.{pipeline}")
+    return _Recorded(arrays[f"valid.{pipeline}"], train, arrays[f"cost.{pipeline}"], np.array(epochs), stop)
+
+
 def _map(path: Path) -> np.ndarray:
     # A plain ndarray over the map: indexing numpy's memmap subclass costs five times as much.
-    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except FileNotFoundError:
+        raise ValueError(f"files: {path} is missing") from None
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"files: {path} is no readable array ({error})") from None
 
 
 def _pipeline(described: Mapping[str, Json]) -> Pipeline:

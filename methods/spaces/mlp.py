@@ -91,6 +91,15 @@ class MLP:
             raise ValueError("mlp[hidden, widths]: hidden takes one integer, widths integers") from None
         return cls(hidden, widths, options.get("activations", ACTIVATIONS), dropout == ("yes",))
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MLP) and other.name == self.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __repr__(self) -> str:
+        return self.name
+
     def check(self, a: Architecture) -> None:
         """Raise ValueError, naming the gene, unless `a` is a member."""
         if a.space != self.family:
@@ -174,11 +183,17 @@ class MLP:
         return a
 
     def index(self, a: Architecture) -> int:
-        """Shorter networks first, then in the order of the layers."""
+        """Shorter networks first, then in the order of the layers; ValueError unless `a` is a member."""
         tokens = a.genes[:-1]
         place = 0
-        for token in tokens:
-            place = place * len(self.layers) + self._rank[token]
+        try:
+            for token in tokens:
+                place = place * len(self.layers) + self._rank[token]
+        except KeyError:
+            self.check(a)
+        fits = 0 < len(tokens) <= self.hidden and tokens[0] != DROPOUT and a.genes[-1] == OUTPUT
+        if not fits or a.space != self.family:
+            self.check(a)
         return sum(self._counts[: len(tokens) - 1]) + place
 
     def at(self, index: int) -> Architecture:

@@ -3,13 +3,14 @@
 from .data import DATASETS, load, load_test
 from .flops import training_flops
 from .pipelines import PIPELINES
-from .reference import ReferenceTrainer, fit, materialise
+from .reference import ReferenceTrainer, arithmetic, fit, materialise
 from .stacked import fit_stacked
 
 __all__ = [
     "DATASETS",
     "PIPELINES",
     "ReferenceTrainer",
+    "arithmetic",
     "fit",
     "fit_stacked",
     "load",

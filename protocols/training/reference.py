@@ -159,18 +159,37 @@ def _tensors(split: Split, dtype: torch.dtype, device: str) -> tuple[torch.Tenso
     return torch.from_numpy(split.x).to(device, dtype), torch.from_numpy(split.y).to(device)
 
 
+def resolve(device: str) -> str:
+    """The device meant by "auto", "cpu" or "cuda"; ValueError names the allowed values."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device: {device!r} is not one of auto, cpu, cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device: there is no usable CUDA device; use auto or cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def arithmetic(device: str) -> dict[str, str]:
+    """What the bits of a training depend on besides its seed, for run keys: wheels and instruction path.
+
+    The number of threads counts too, and is always 1.
+    """
+    device = resolve(device)
+    path = torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return {"torch": torch.__version__, "numpy": np.__version__, "device": device, "path": path}
+
+
 class ReferenceTrainer:
     """Trains one architecture under `setting.pipeline` (see `protocols.Trainer`).
 
     Args:
         space: Builds the networks.
-        device: "auto" takes a CUDA device where there is one.
+        device: See `resolve`; "auto" takes a CUDA device where there is one.
         progress: Called with (epochs done, epochs) after each epoch.
     """
 
     def __init__(self, space: SearchSpace, *, device: str = "auto", progress: Progress | None = None) -> None:
         self.space, self.progress = space, progress
-        self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        self.device = resolve(device)
 
     def train(
         self,

@@ -228,3 +228,12 @@ def test_summary_lines_say_the_verdict_with_its_numbers(study):
     assert line.endswith("better.")
     assert "A12 = " in line
     assert any(x.startswith("warning: ") for x in lines)
+
+
+def test_an_incumbent_without_a_score_has_no_curve(make_store):
+    store = make_store(("random", "oracle"), seeds=3, real=True)
+    key = next(k for k, r in store.runs.items() if r.spec["strategy"]["name"] == "oracle")
+    record = store.runs[key]
+    unseen = tuple(dataclasses.replace(i, score=math.nan) for i in record.incumbents)
+    store.runs[key] = dataclasses.replace(record, incumbents=unseen)
+    assert [c.method for c in compare(load(store), resamples=200).anytime] == ["random"]
