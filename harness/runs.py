@@ -163,7 +163,9 @@ class FunctionEstimator:
 
 def _estimator(spec: Mapping[str, Json], recorded: Sequence[Call]) -> PerformanceEstimator:
     found, params = registry.load("estimators", spec["estimator"]["name"]), spec["estimator"]["params"]
-    estimator: PerformanceEstimator = found(**params) if inspect.isclass(found) else FunctionEstimator(found)
+    estimator: PerformanceEstimator = FunctionEstimator(found)
+    if inspect.isclass(found):
+        estimator = found(**params)
     if spec["options"]["dedupe"]:
         estimator = Deduplicated(estimator, recorded)
     if recorded:

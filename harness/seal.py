@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,35 +12,25 @@ from ..tabular import MappedTable
 from ..tabular.format import MISSING
 
 
-@dataclass(frozen=True, slots=True)
-class TestValues:
-    """Test metric of every training, (rows, seeds), higher is better, NaN where missing; open only briefly."""
-
-    values: np.ndarray
-
-    @property
-    def mean(self) -> np.ndarray:
-        """Mean over the training seeds that are there, (rows,): what a report calls f(a)."""
-        present = ~np.isnan(self.values)
-        total = np.where(present, self.values, 0.0).sum(1)
-        means: np.ndarray = np.divide(total, present.sum(1), out=np.full(len(total), np.nan), where=present.any(1))
-        return means
-
-
-def unseal(table: MappedTable, pipeline: str) -> TestValues:
-    """Read the sealed values after the last epoch of a pipeline."""
+def unseal(table: MappedTable, pipeline: str) -> np.ndarray:
+    """Test metric of every training after the last epoch of a pipeline, (rows, seeds), NaN where missing."""
     path = table.folder / "sealed" / f"test.{pipeline}.npy"
     last = np.load(path, mmap_mode="r", allow_pickle=False)[:, :, -1]
     if table.task.metric == "accuracy":
-        values = np.where(last == MISSING, np.nan, last / table.manifest["examples"]["test"])
-    else:
-        values = np.array(last, np.float64)
-    return TestValues(values if table.task.higher_is_better else -values)
+        return np.where(last == MISSING, np.nan, last / table.manifest["examples"]["test"])
+    return np.array(last, np.float64)
+
+
+def quality(values: np.ndarray) -> np.ndarray:
+    """Mean over the training seeds that are there, (rows,): what a report calls f(a)."""
+    present = ~np.isnan(values)
+    total = np.where(present, values, 0.0).sum(1)
+    return np.divide(total, present.sum(1), out=np.full(len(total), np.nan), where=present.any(1))
 
 
 def reveal(table: MappedTable, pipeline: str, incumbents: Sequence[Incumbent]) -> dict[str, Json]:
     """What a record says of its incumbents once the run is over."""
-    means = unseal(table, pipeline).mean
+    means = quality(unseal(table, pipeline))
     rows = [table.row(i.architecture) for i in incumbents]
     return {
         "incumbents": [
@@ -60,22 +49,30 @@ def _described(space: SearchSpace, a: Architecture, table: MappedTable) -> dict[
 def facts(table: MappedTable, pipeline: str) -> dict[str, Json]:
     """What regrets are measured against, for the study record: written once, after all runs.
 
-    `best`, `median`, `mean`, `worst` are over architectures, of the mean over training seeds; `seed_noise` is
-    the standard deviation between seeds of one architecture, pooled over architectures.
+    `best`, `median`, `mean`, `worst` are over architectures, of the mean over training seeds. `seed_noise` is
+    the standard deviation between seeds of one architecture, pooled over all architectures;
+    `seed_noise_top` the same over the best tenth, where searches end.
     """
-    sealed = unseal(table, pipeline)
-    f = sealed.mean
-    spread = np.nanvar(sealed.values, axis=1, ddof=1) if sealed.values.shape[1] > 1 else np.array([np.nan])
-    best = int(np.nanargmax(f))
+    values = unseal(table, pipeline)
+    f = quality(values)
+    sign = 1.0 if table.task.higher_is_better else -1.0
+    order = np.argsort(-sign * f, kind="stable")[: int((~np.isnan(f)).sum())]
     return {
-        "best": float(np.nanmax(f)),
+        "best": float(f[order[0]]),
         "median": float(np.nanmedian(f)),
         "mean": float(np.nanmean(f)),
-        "worst": float(np.nanmin(f)),
-        "best_architecture": table.text(best),
-        "seed_noise": None if np.isnan(spread).all() else float(np.sqrt(np.nanmean(spread))),
-        "training_seeds": sealed.values.shape[1],
+        "worst": float(f[order[-1]]),
+        "best_architecture": table.text(int(order[0])),
+        "seed_noise": _pooled_sd(values),
+        "seed_noise_top": _pooled_sd(values[order[: -(-len(order) // 10)]]),
+        "training_seeds": values.shape[1],
     }
+
+
+def _pooled_sd(values: np.ndarray) -> float | None:
+    """Standard deviation around the row means, None where no row has two values."""
+    freedom = int(np.maximum((~np.isnan(values)).sum(1) - 1, 0).sum())
+    return float(np.sqrt(np.nansum((values - quality(values)[:, None]) ** 2) / freedom)) if freedom else None
 
 
 def retrain(

@@ -6,6 +6,7 @@ study) and seed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -57,7 +58,8 @@ class TableFacts:
         training_seeds: Trainings per architecture that a reported test value is the mean of.
         best: Best mean test value over all architectures.
         median: Median of the same.
-        seed_noise: Standard deviation of the test value of one training around its architecture's mean.
+        seed_noise: Standard deviation of the test value of one training around its architecture's mean, among
+            the best tenth of the architectures; NaN where there is one training each.
         median_cost: Median cost of one full training.
         budget: Most that a run may spend.
         other: The rest of the entry, for display.
@@ -204,13 +206,15 @@ def _table_order(study: Mapping[str, Json]) -> Any:
 
 
 def _facts(name: str, entry: Mapping[str, Json]) -> TableFacts:
-    numbers = {k: float(entry[k]) for k in ("best", "median", "seed_noise", "median_cost", "budget")}
+    numbers = {k: float(entry[k]) for k in ("best", "median", "median_cost", "budget")}
+    noise = entry.get("seed_noise_top", entry["seed_noise"])
     return TableFacts(
         name=name,
         clock=entry["clock"],
         metric=entry["metric"],
         higher_is_better=bool(entry["higher_is_better"]),
         training_seeds=int(entry["training_seeds"]),
+        seed_noise=math.nan if noise is None else float(noise),
         other=entry,
         **numbers,
     )

@@ -96,6 +96,8 @@ def _spending(data: StudyData) -> Iterator[str]:
 def _rope(data: StudyData, metrics: Sequence[Metric]) -> Iterator[str]:
     for table in data.tables:
         error = table.seed_noise / np.sqrt(table.training_seeds) / table.scale
+        if np.isnan(error):
+            yield f"{table.name} has one training per architecture: its seed noise is unknown"
         if metrics[0].rope < error:
             yield (
                 f"on {table.name} the reported quality itself has a standard error of {error:.3f} normalised"

@@ -137,7 +137,7 @@ def complete(space: SearchSpace, arrays: Mapping[str, np.ndarray], given: Mappin
         raise ValueError(f"clock: {full['clock']!r} is not one of {', '.join(UNITS)}")
     for pipeline in pipelines:
         shape = (rows, len(full["seeds"]), len(full["epochs"][pipeline]))
-        for split in SPLITS:
+        for split in ("valid", "test", "train"):
             if split != "train" or f"train.{pipeline}" in arrays:
                 _check_metric(f"{split}.{pipeline}", arrays, shape, full)
         cost = arrays.get(f"cost.{pipeline}")

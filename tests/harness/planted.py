@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from nasbed.harness import runs, seal
 from nasbed.methods.estimators.table import TableLookup
 from nasbed.methods.strategies.random import RandomSearch
 from nasbed.protocols import Architecture, Cost, Observation, Proposal, SearchSpace, Setting
@@ -163,6 +162,3 @@ def sleep_long(folder: str) -> None:
 
     (Path(folder) / str(os.getpid())).touch()
     time.sleep(60)
-
-
-HARNESS = (runs, seal)

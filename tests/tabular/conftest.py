@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from nasbed.tabular import builder
 
 SPEC = builder.Spec("tiny", "mlp[hidden=1;widths=8,16;dropout=no]", "digits", ("adam",), 5)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from nasbed.methods import registry
 from nasbed.protocols import FULL, Architecture, Fidelity, MissingEntry, Pipeline, Task
 from nasbed.tabular import MappedTable, embedded, find, open_table, write_table
@@ -85,7 +86,7 @@ def test_cumulative_costs_chosen_epochs_and_seeds(tmp_path: Path) -> None:
     assert table.median_cost("base") == 15.0
     with pytest.raises(MissingEntry, match=r"fidelity.epochs: .* has 1, 4, 16, inf, not 2"):
         table.lookup(SPACE.at(2), pipeline="base", seed=888, fidelity=Fidelity(epochs=2))
-    with pytest.raises(MissingEntry, match="seed: .* has 777, 888, not 0"):
+    with pytest.raises(MissingEntry, match=r"seed: .* has 777, 888, not 0"):
         table.lookup(SPACE.at(2), pipeline="base", seed=0, fidelity=FULL)
 
 
@@ -131,7 +132,7 @@ def test_a_sample_has_only_its_own(tmp_path: Path, canonical: str | None) -> Non
             assert members[table.row(a)] == key
             assert table.lookup(a, pipeline="base", seed=0, fidelity=FULL).valid.shape == (3,)
         else:
-            with pytest.raises(MissingEntry, match="architecture: .* not in the table 'mine'"):
+            with pytest.raises(MissingEntry, match=r"architecture: .* not in the table 'mine'"):
                 table.lookup(a, pipeline="base", seed=0, fidelity=FULL)
     assert table.text(3) == CELLS.text(members[3])
 
@@ -255,7 +256,7 @@ def test_what_does_not_fit_is_refused_in_one_line(
 
 def test_other_metrics_must_be_float32(tmp_path: Path) -> None:
     given = {"valid.base": np.ones((4, 2, 3)), "test.base": np.ones((4, 2, 3), np.float32)}
-    with pytest.raises(ValueError, match="valid.base: rmse must be float32, not float64"):
+    with pytest.raises(ValueError, match=r"valid.base: rmse must be float32, not float64"):
         write_table(tmp_path / "t", SPACE, given, {"name": "r", "task": REGRESSION})
 
 
@@ -263,18 +264,18 @@ def test_a_sample_lists_canonical_texts_only(tmp_path: Path) -> None:
     a = next(a for a in map(CELLS.at, range(CELLS.size)) if CELLS.canonical(a) != a)
     given = {"valid.base": counts(1), "test.base": counts(1)}
     fields = {**MANIFEST, "architectures": [CELLS.text(a)], "canonical": "iso", "clock": "epochs"}
-    with pytest.raises(ValueError, match="architectures: .* is not canonical at the level 'iso'"):
+    with pytest.raises(ValueError, match=r"architectures: .* is not canonical at the level 'iso'"):
         write_table(tmp_path / "t", CELLS, given, fields)
 
 
 def test_a_table_is_not_written_over(tmp_path: Path) -> None:
     plain(tmp_path / "t")
-    with pytest.raises(ValueError, match="folder: .* holds a table already"):
+    with pytest.raises(ValueError, match=r"folder: .* holds a table already"):
         plain(tmp_path / "t")
 
 
 def reachable(root: object) -> list[object]:
-    """Everything that attributes, containers, closures and buffers lead to; not modules, classes, functions' globals."""
+    """Everything that attributes, containers, closures and buffers lead to; not modules and classes."""
     seen: dict[int, object] = {}
     todo = [root]
     while todo:
@@ -358,10 +359,10 @@ def test_a_changed_byte_is_seen_where_it_is_asked_for(tmp_path: Path, name: str)
 def test_an_unreadable_array_is_named(tmp_path: Path, content: bytes) -> None:
     folder = plain(tmp_path / "t").folder
     (folder / "valid.base.npy").write_bytes(content)
-    with pytest.raises(ValueError, match="files: .*valid.base.npy is no readable array"):
+    with pytest.raises(ValueError, match=r"files: .*valid.base.npy is no readable array"):
         open_table(folder)
     (folder / "valid.base.npy").unlink()
-    with pytest.raises(ValueError, match="files: .*valid.base.npy is missing"):
+    with pytest.raises(ValueError, match=r"files: .*valid.base.npy is missing"):
         open_table(folder)
 
 
@@ -383,7 +384,7 @@ def test_a_tampered_manifest_is_seen_at_opening(tmp_path: Path, field: str, valu
     manifest = json.loads(path.read_text())
     assert manifest[field] != value
     path.write_text(json.dumps({**manifest, field: value}))
-    with pytest.raises(ValueError, match="digest: .* was changed after the table was written"):
+    with pytest.raises(ValueError, match=r"digest: .* was changed after the table was written"):
         open_table(path.parent)
 
 
@@ -419,7 +420,7 @@ def test_no_pickle_is_loaded(tmp_path: Path) -> None:
     np.save(folder / "valid.base.npy", np.array([{"harm": 1}], object), allow_pickle=True)
     with pytest.raises(ValueError, match=r"valid.base.npy is no readable array .*"):
         open_table(folder)
-    with pytest.raises(ValueError, match="valid.base"):
+    with pytest.raises(ValueError, match=r"valid.base"):
         write_table(tmp_path / "u", SPACE, {**arrays(), "valid.base": np.full((4, 2, 3), None, object)}, MANIFEST)
 
 
@@ -435,7 +436,7 @@ def test_finding_tables(tmp_path: Path) -> None:
     assert find(folder) == folder
     assert find(str(folder)) == folder
     assert all((find(name) / "manifest.json").is_file() for name in embedded())
-    with pytest.raises(ValueError, match="table: .*name a folder that holds one"):
+    with pytest.raises(ValueError, match=r"table: .*name a folder that holds one"):
         find(tmp_path)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from nasbed.protocols import Pipeline
 from nasbed.tabular import open_table, write_table
 from nasbed.tabular.format import digest
@@ -134,7 +135,8 @@ def test_too_many_entries_and_no_table_are_refused(built: Path, tmp_path: Path) 
         verify(tmp_path / "nowhere")
 
 
-def test_nearest_means_are_the_nearest(rng: np.random.Generator = np.random.default_rng(0)) -> None:
+def test_nearest_means_are_the_nearest() -> None:
+    rng = np.random.default_rng(0)
     ordered = np.sort(rng.integers(0, 60, 50) / 7)
     for size in (1, 2, 7, 50):
         for i, start in enumerate(_windows(ordered, size)):

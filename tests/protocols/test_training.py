@@ -1,0 +1,399 @@
+"""Training: the stacked trainer equals the plain one, and both are deterministic, isolated and well counted."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import subprocess
+import sys
+from dataclasses import fields, replace
+from itertools import pairwise
+from math import inf, prod
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nasbed.methods.spaces.mlp import MLP
+from nasbed.methods.spaces.nb201 import NB201
+from nasbed.protocols import FULL, Architecture, Fidelity, Pipeline, Setting, Split, Task
+from nasbed.protocols.streams import generator, integer, torch_generator
+from nasbed.protocols.training import (
+    PIPELINES,
+    ReferenceTrainer,
+    fit,
+    fit_stacked,
+    load,
+    load_test,
+    materialise,
+    training_flops,
+)
+from nasbed.protocols.training.flops import network_flops
+from nasbed.protocols.training.reference import batches, count_correct, learning_rate
+
+SPACE = MLP()
+VIEW = load("digits")
+SMALL = Split(VIEW.train.x[:140], VIEW.train.y[:140])  # five batches, the last of 12 examples
+# Equal widths, mixed activations, two seeds of one architecture: one stack for each depth.
+STACKS = {
+    1: ["16-relu", "16-elu", "16-tanh", "16-sigmoid", "16-relu"],
+    2: ["16-relu/8-tanh", "16-elu/8-sigmoid", "16-tanh/8-relu", "16-sigmoid/8-elu", "16-relu/8-relu"],
+    3: ["8-elu/16-elu/8-elu", "8-relu/16-tanh/8-sigmoid", "8-tanh/16-relu/8-relu", "8-sigmoid/16-elu/8-tanh"],
+}
+
+
+def alone(a: Architecture, seed: int, train: Split, pipeline: Pipeline, dtype: torch.dtype) -> tuple[dict, list]:
+    network = materialise(SPACE.build(a, VIEW.task), torch_generator(seed, "init", a), dtype=dtype)
+    correct = fit(network, train, {"valid": VIEW.valid}, pipeline, order=generator(seed, "data-order", a))
+    return correct, [p.detach() for p in network.parameters()]
+
+
+def stacked(members: list, train: Split, pipeline: Pipeline, dtype: torch.dtype) -> tuple[dict, list]:
+    networks = {(a, s): SPACE.build(a, VIEW.task) for a, s in members}
+    return fit_stacked(networks, train, {"valid": VIEW.valid}, pipeline, dtype=dtype)
+
+
+def difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """Largest difference relative to the largest value; NaN anywhere is an error, not a small number."""
+    assert torch.isfinite(ours).all()
+    assert torch.isfinite(theirs).all()
+    assert ours.shape == theirs.shape
+    return float((ours - theirs).abs().max() / theirs.abs().max())
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("name", PIPELINES)
+def test_stacked_training_equals_the_reference(name: str, depth: int) -> None:
+    pipeline = replace(PIPELINES[name], epochs=3)
+    members = [(SPACE.parse(text), seed) for seed, text in enumerate(STACKS[depth])]
+    correct, parameters = stacked(members, SMALL, pipeline, torch.float64)
+    for k, (a, seed) in enumerate(members):
+        expected, weights = alone(a, seed, SMALL, pipeline, torch.float64)
+        assert len(parameters[k]) == len(weights) == 2 * (depth + 1)
+        assert max(map(difference, parameters[k], weights)) < 1e-9
+        for split in ("train", "valid"):
+            assert correct[split][k].tolist() == expected[split].tolist()
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_stacked_training_in_single_precision_stays_close_for_twenty_steps(name: str) -> None:
+    pipeline = replace(PIPELINES[name], epochs=4)
+    members = [(SPACE.parse(text), seed) for seed, text in enumerate(STACKS[2])]
+    _, parameters = stacked(members, SMALL, pipeline, torch.float32)
+    for k, (a, seed) in enumerate(members):
+        _, weights = alone(a, seed, SMALL, pipeline, torch.float32)
+        assert max(map(difference, parameters[k], weights)) < 1e-5
+
+
+def test_the_comparison_sees_a_wrong_seed() -> None:
+    """The negative control: one seed planted wrongly is far outside the tolerance."""
+    pipeline = replace(PIPELINES["adam"], epochs=1)
+    a = SPACE.parse("16-relu")
+    _, parameters = stacked([(a, 0), (a, 1)], SMALL, pipeline, torch.float64)
+    _, weights = alone(a, 2, SMALL, pipeline, torch.float64)
+    assert min(map(difference, parameters[1], weights)) > 1e-3
+
+
+def test_members_of_a_stack_do_not_touch_each_other() -> None:
+    pipeline = replace(PIPELINES["sgd_cosine"], epochs=1)
+    members = [(SPACE.parse(t), 3) for t in STACKS[2]]
+    _, whole = stacked(members, SMALL, pipeline, torch.float64)
+    _, turned = stacked(members[::-1], SMALL, pipeline, torch.float64)
+    _, single = stacked(members[2:3], SMALL, pipeline, torch.float64)
+    for k in range(len(members)):
+        assert max(map(difference, whole[k], turned[-1 - k])) < 1e-12
+    assert max(map(difference, whole[2], single[0])) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [(["16-relu", "8-relu"], "equal widths"), (["16-relu/dropout"], "stacked training knows linear layers")],
+)
+def test_what_cannot_be_stacked_is_refused(texts: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        stacked([(SPACE.parse(t), 0) for t in texts], SMALL, PIPELINES["adam"], torch.float32)
+
+
+# --- optimizers and schedules ---------------------------------------------------------------------------------
+
+
+def by_hand(gradients: list[float], pipeline: Pipeline) -> float:
+    """One parameter under the published update rules, from 1."""
+    x, m, v, velocity = 1.0, 0.0, 0.0, 0.0
+    for t, g in enumerate(gradients, 1):
+        g += pipeline.weight_decay * x
+        if pipeline.optimizer == "adam":  # Kingma & Ba 2015, algorithm 1
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+            x -= pipeline.learning_rate * (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)) ** 0.5 + 1e-8)
+        else:
+            velocity = pipeline.momentum * velocity + g
+            x -= pipeline.learning_rate * (g + pipeline.momentum * velocity if pipeline.nesterov else velocity)
+    return x
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_optimizers_follow_their_papers(name: str) -> None:
+    from nasbed.protocols.training.reference import make_optimizer
+
+    x = nn.Parameter(torch.ones(1, dtype=torch.float64))
+    optimizer = make_optimizer([x], PIPELINES[name])
+    gradients = [0.3, -0.2, 0.7, 0.1, 0.5]
+    for g in gradients:
+        x.grad = torch.full_like(x, g)
+        optimizer.step()
+    assert x.item() == pytest.approx(by_hand(gradients, PIPELINES[name]), rel=1e-12)
+
+
+def test_the_cosine_goes_from_the_rate_to_zero() -> None:
+    p = PIPELINES["sgd_cosine"]
+    rates = [learning_rate(p, t) for t in range(p.epochs + 1)]
+    assert rates[0] == p.learning_rate
+    assert rates[p.epochs] == pytest.approx(0, abs=1e-18)
+    assert rates[p.epochs // 2] == pytest.approx(p.learning_rate / 2)
+    assert all(b < a for a, b in pairwise(rates))
+    assert {learning_rate(PIPELINES["adam"], t) for t in range(11)} == {0.001}
+
+
+def test_batches_hold_every_example_once() -> None:
+    parts = batches(np.random.default_rng(0), 140, 32)
+    assert [len(p) for p in parts] == [32, 32, 32, 32, 12]
+    assert sorted(np.concatenate(parts).tolist()) == list(range(140))
+
+
+def test_the_digest_of_a_pipeline_depends_on_every_number() -> None:
+    p = PIPELINES["sgd_cosine"]
+    other: dict[str, object] = {"optimizer": "adam", "schedule": "constant", "nesterov": False, "open": ("epochs",)}
+    digests = {p.digest}
+    for f in fields(Pipeline):
+        value = getattr(p, f.name)
+        changed = other.get(f.name, value + "x" if isinstance(value, str) else value * 2 if f.name != "open" else None)
+        digests.add(replace(p, **{f.name: changed}).digest)
+    assert len(digests) == len(fields(Pipeline)) + 1
+    opened = replace(p, open=("learning_rate",))
+    assert opened.digest == replace(opened, learning_rate=9.0).digest
+
+
+def test_registered_pipelines_are_what_they_were() -> None:
+    """A change here makes every table and record of the old pipeline incomparable: raise `version`, add a name."""
+    assert {n: p.digest[:16] for n, p in PIPELINES.items()} == {
+        "adam": "8cdc74b395b76d13",
+        "sgd_cosine": "8e31fa4865052977",
+    }
+
+
+# --- initial weights and FLOPs --------------------------------------------------------------------------------
+
+
+def test_initial_weights_are_uniform_within_the_bound() -> None:
+    network = materialise(SPACE.build(SPACE.parse("512-relu/8-tanh"), VIEW.task), torch_generator(0, "init"))
+    first, second = network[1], network[3]
+    for layer in (first, second):
+        bound = layer.in_features**-0.5
+        for p in layer.parameters():
+            assert p.abs().max() <= bound
+        assert layer.weight.abs().max() > 0.98 * bound
+        assert layer.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
+
+
+def test_initial_weights_of_convolutions_and_unknown_layers() -> None:
+    with torch.device("meta"):
+        network = nn.Sequential(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8))
+        unknown = nn.Sequential(nn.LayerNorm(4))
+    made = materialise(network, torch_generator(0, "init"))
+    assert 0.9 / 6 < made[0].weight.abs().max() <= 1 / 6
+    assert (made[1].weight == 1).all()
+    assert (made[1].bias == 0).all()
+    assert (made[1].running_var == 1).all()
+    with pytest.raises(TypeError, match="LayerNorm: no rule"):
+        materialise(unknown, torch_generator(0, "init"))
+
+
+def mlp_flops(units: list[int]) -> tuple[int, int]:
+    """Forward 2 n m per layer; backward twice that, except that the first layer's input needs no gradient."""
+    forward = sum(2 * n * m for n, m in pairwise(units))
+    return forward, forward + 2 * forward - 2 * units[0] * units[1]
+
+
+@pytest.mark.parametrize("text", ["8-relu", "512-elu", "64-relu/16-tanh", "32-sigmoid/dropout/8-elu/128-relu"])
+def test_flops_follow_the_closed_formula(text: str) -> None:
+    a = SPACE.parse(text)
+    units = [64, *(int(part.split("-")[0]) for part in text.split("/") if part != "dropout"), 10]
+    forward, both = mlp_flops(units)
+    network = SPACE.build(a, VIEW.task)
+    assert network_flops(network, VIEW.task) == (forward, both)
+    assert forward == SPACE.features(a, VIEW.task)["flops"]
+    for n_train, n_valid in ((1, 0), (0, 1), (800, 398)):
+        counted = training_flops(network, VIEW.task, PIPELINES["adam"], n_train, n_valid)
+        assert counted == n_train * both + n_valid * forward
+
+
+# --- determinism and isolation --------------------------------------------------------------------------------
+
+ELSEWHERE = """
+import hashlib, sys
+import torch
+torch.set_num_threads(1)
+from nasbed.methods import registry
+from nasbed.protocols import Fidelity, Setting
+from nasbed.protocols.training import PIPELINES, ReferenceTrainer, load
+view = load("digits")
+space = registry.space("mlp")
+setting = Setting(view.task, "epochs", PIPELINES["adam"], lambda a: 0, view)
+a = space.parse("32-relu/dropout/16-tanh")
+curve, weights = ReferenceTrainer(space, device="cpu").train(a, setting, seed=5, fidelity=Fidelity(epochs=2))
+h = hashlib.sha256(repr((curve.train, curve.valid, curve.flops)).encode())
+for name in weights:
+    h.update(name.encode() + weights[name].numpy().tobytes())
+print(h.hexdigest())
+"""
+
+
+def setting(unit: str = "epochs", pipeline: str = "adam") -> Setting:
+    return Setting(VIEW.task, unit, PIPELINES[pipeline], lambda a: 0, VIEW)
+
+
+def states() -> tuple[object, ...]:
+    return random.getstate(), str(np.random.get_state()), torch.get_rng_state().numpy().tobytes()  # noqa: NPY002
+
+
+def test_training_is_the_same_in_another_process_and_leaves_global_generators_alone() -> None:
+    before, threads = states(), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        a = SPACE.parse("32-relu/dropout/16-tanh")
+        trainer = ReferenceTrainer(SPACE, device="cpu")
+        curve, weights = trainer.train(a, setting(), seed=5, fidelity=Fidelity(epochs=2))
+        h = hashlib.sha256(repr((curve.train, curve.valid, curve.flops)).encode())
+        for name in weights:
+            h.update(name.encode() + weights[name].numpy().tobytes())
+        fit_stacked(
+            {(SPACE.parse("8-relu"), 0): SPACE.build(SPACE.parse("8-relu"), VIEW.task)}, SMALL, {}, PIPELINES["adam"]
+        )
+    finally:
+        torch.set_num_threads(threads)
+    assert states() == before
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "7"}
+    command = [sys.executable, "-c", ELSEWHERE]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=True)
+    assert ran.stdout.strip() == h.hexdigest()
+
+
+def test_noise_and_seeds_matter() -> None:
+    trainer = ReferenceTrainer(SPACE, device="cpu")
+    a = SPACE.parse("32-relu/dropout/16-tanh")
+
+    def weights(seed: int) -> torch.Tensor:
+        return trainer.train(a, setting(), seed=seed, fidelity=Fidelity(epochs=1))[1]["1.weight"]
+
+    torch.manual_seed(1)
+    first = weights(0)
+    torch.manual_seed(2)
+    assert torch.equal(first, weights(0))
+    assert not torch.equal(first, weights(1))
+    pipeline = replace(PIPELINES["adam"], epochs=1)
+    noisy = []
+    for noise in (0, 1):
+        network = materialise(SPACE.build(a, VIEW.task), torch_generator(0, "init", a))
+        fit(network, SMALL, {}, pipeline, order=generator(0, "data-order", a), noise_seed=noise)
+        noisy.append(network[1].weight)
+    assert not torch.equal(*noisy)
+
+
+# --- the reference trainer ------------------------------------------------------------------------------------
+
+
+def test_learning_beats_chance_by_far() -> None:
+    steps = []
+    trainer = ReferenceTrainer(SPACE, device="cpu", progress=lambda done, total: steps.append((done, total)))
+    a = SPACE.parse("64-relu")
+    curve, weights = trainer.train(a, setting(), seed=0, fidelity=FULL)
+    assert curve.valid[-1] > 0.8
+    assert curve.train[-1] > 0.8 > 0.5 > curve.train[0]
+    assert len(curve.train) == len(curve.valid) == 10
+    assert steps == [(k, 10) for k in range(1, 11)]
+    network = materialise(SPACE.build(a, VIEW.task), torch_generator(1, "other"))
+    network.load_state_dict(dict(weights))
+    assert count_correct(network, VIEW.valid) / 398 == curve.valid[-1]
+    assert count_correct(network, load_test("digits")) / 599 > 0.8
+
+
+def test_a_prefix_of_a_training_is_the_training_cut_short() -> None:
+    trainer = ReferenceTrainer(SPACE, device="cpu")
+    a = SPACE.parse("16-relu")
+    long, _ = trainer.train(a, setting(pipeline="sgd_cosine"), seed=3, fidelity=Fidelity(epochs=3))
+    short, _ = trainer.train(a, setting(pipeline="sgd_cosine"), seed=3, fidelity=Fidelity(epochs=2))
+    assert short.valid == long.valid[:2]
+    assert short.train == long.train[:2]
+    assert short.flops * 3 == long.flops * 2
+
+
+def test_inherited_weights_are_trained_on() -> None:
+    trainer = ReferenceTrainer(SPACE, device="cpu")
+    a = SPACE.parse("64-relu")
+    first, weights = trainer.train(a, setting(), seed=0, fidelity=Fidelity(epochs=4))
+    kept = {k: v.clone() for k, v in weights.items()}
+    second, _ = trainer.train(a, setting(), seed=0, fidelity=Fidelity(epochs=1), init=weights)
+    scratch, _ = trainer.train(a, setting(), seed=0, fidelity=Fidelity(epochs=1))
+    assert second.train[0] > first.train[-1] - 0.05 > scratch.train[0]
+    assert all(torch.equal(kept[k], weights[k]) for k in kept)
+
+
+def test_costs_are_known_before_and_equal_those_after() -> None:
+    trainer = ReferenceTrainer(SPACE, device="cpu")
+    a, short = SPACE.parse("16-relu"), Fidelity(epochs=2)
+    forward, both = mlp_flops([64, 16, 10])
+    for unit, expected in (("epochs", 2.0), ("evaluations", 1.0), ("flops", 2 * (800.0 * both + 398 * forward))):
+        (cost,) = trainer.cost(a, setting(unit), short)
+        assert (cost.kind, cost.amount) == ("train", expected)
+    assert trainer.train(a, setting("flops"), seed=0, fidelity=short)[0].flops == expected
+    assert trainer.cost(a, setting(), FULL)[0].amount == trainer.cost(a, setting(), Fidelity(epochs=99))[0].amount == 10
+    with pytest.raises(ValueError, match="budget: seconds are only known after"):
+        trainer.cost(a, setting("seconds"), FULL)
+
+
+@pytest.mark.parametrize("fidelity", [Fidelity(data=0.5), Fidelity(epochs=2, width=0.5), Fidelity(depth=0.5)])
+def test_fidelities_other_than_epochs_are_refused(fidelity: Fidelity) -> None:
+    with pytest.raises(ValueError, match=r"fidelity: .* lowers epochs only"):
+        ReferenceTrainer(SPACE, device="cpu").cost(SPACE.parse("8-relu"), setting(), fidelity)
+
+
+class Fast(MLP):
+    """Genes that are training hyper-parameters."""
+
+    def training(self, a: Architecture) -> dict[str, float]:
+        return {"learning_rate": 0.01}
+
+
+def test_a_closed_pipeline_refuses_what_an_open_one_takes() -> None:
+    space = Fast()
+    a = space.parse("16-relu")
+    trainer = ReferenceTrainer(space, device="cpu")
+    with pytest.raises(ValueError, match="pipeline: 'adam' does not open 'learning_rate'"):
+        trainer.train(a, setting(), seed=0, fidelity=Fidelity(epochs=1))
+    opened = replace(setting(), pipeline=replace(PIPELINES["adam"], open=("learning_rate",)))
+    fast, _ = trainer.train(a, opened, seed=0, fidelity=Fidelity(epochs=1))
+    slow, _ = ReferenceTrainer(SPACE, device="cpu").train(a, opened, seed=0, fidelity=Fidelity(epochs=1))
+    assert fast.valid[0] > slow.valid[0] + 0.1
+
+
+def test_training_needs_data() -> None:
+    with pytest.raises(ValueError, match="data: training for real needs a data set"):
+        ReferenceTrainer(SPACE, device="cpu").train(
+            SPACE.parse("8-relu"), replace(setting(), data=None), seed=0, fidelity=FULL
+        )
+
+
+def test_a_convolutional_network_trains_too() -> None:
+    space = NB201(cells=1, channels=4)
+    a = space.parse("|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|none~1|avg_pool_3x3~2|")
+    x = np.random.default_rng(0).random((64, 3, 8, 8), np.float32)
+    y = (x[:, 0].mean((1, 2)) > x[:, 1].mean((1, 2))).astype(np.int64)
+    task = Task("toy", "image", "accuracy", True, (3, 8, 8), 2, "")
+    network = materialise(space.build(a, task), torch_generator(0, "init", a))
+    correct = fit(network, Split(x, y), {}, replace(PIPELINES["adam"], learning_rate=0.01), order=generator(0, "o"))
+    assert correct["train"][-1] > 45
+    forward, both = network_flops(space.build(a, task), task)
+    assert prod(task.shape) < forward < both < 3 * forward
+    assert inf > integer(0, "x") >= 0
