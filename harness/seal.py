@@ -16,9 +16,11 @@ def unseal(table: MappedTable, pipeline: str) -> np.ndarray:
     """Test metric of every training after the last epoch of a pipeline, (rows, seeds), NaN where missing."""
     path = table.folder / "sealed" / f"test.{pipeline}.npy"
     last = np.load(path, mmap_mode="r", allow_pickle=False)[:, :, -1]
+    values = np.array(last, np.float64)
     if table.task.metric == "accuracy":
-        return np.where(last == MISSING, np.nan, last / table.manifest["examples"]["test"])
-    return np.array(last, np.float64)
+        values[last == MISSING] = np.nan
+        values /= table.manifest["examples"]["test"]
+    return values
 
 
 def quality(values: np.ndarray) -> np.ndarray:

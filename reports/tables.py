@@ -14,6 +14,9 @@ from .grids import Cell, Column, Grid
 CHARACTERS = 56
 """What fits a 3.25 in column at \\small; wider tables span both columns."""
 
+SHRINK = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%" + "\n"
+"""Scales what is wider than the text down to it, and nothing else; needs graphicx."""
+
 
 def to_latex(grid: Grid, *, stamp: str) -> str:
     """A booktabs table in a float of its own; `stamp` becomes the comment of its first line."""
@@ -27,8 +30,8 @@ def to_latex(grid: Grid, *, stamp: str) -> str:
         f"% {stamp}",
         rf"\begin{{{float_}}}[t]", r"\centering", r"\small", r"\setlength{\tabcolsep}{4pt}",
         rf"\caption{{{latex_escape(grid.caption)}}}", rf"\label{{tab:{grid.name}}}",
-        rf"\begin{{tabular}}{{@{{}}{align}@{{}}}}",
-        r"\toprule", heads + r" \\", r"\midrule", body, r"\bottomrule", r"\end{tabular}", rf"\end{{{float_}}}", "",
+        SHRINK + rf"\begin{{tabular}}{{@{{}}{align}@{{}}}}",
+        r"\toprule", heads + r" \\", r"\midrule", body, r"\bottomrule", r"\end{tabular}}", rf"\end{{{float_}}}", "",
     ))  # fmt: skip
 
 

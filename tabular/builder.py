@@ -20,7 +20,7 @@ import numpy as np
 
 from ..methods import registry
 from ..protocols import Architecture, IndexedSpace, Json
-from .format import SPLITS, write_table
+from .format import IDENTITY, SPLITS, write_table
 
 Run = Callable[[Callable[["Bucket"], "Shard"], Sequence["Bucket"]], Iterable["Shard"]]
 
@@ -81,6 +81,9 @@ class Spec:
             if not isinstance(value := given.get(field, ""), str):
                 raise ValueError(f"spec {path.name}: {field}: {value!r} is not a text in quotes")
         _enumerable(given["space"])
+        for key in given.get("notes", {}):
+            if key in (*IDENTITY, "digest", "median_cost", "trained", "pilot", "default_pipeline"):
+                raise ValueError(f"spec {path.name}: notes.{key}: this name is the manifest's own; choose another")
         return cls(**{**given, "pipelines": tuple(pipelines)})
 
 
@@ -94,11 +97,12 @@ class Bucket:
     pipeline: str
     members: tuple[tuple[tuple[int, ...], int], ...]
     flops: float
+    digests: tuple[str, str] = ("", "")
 
     @property
     def key(self) -> str:
-        """Name of its shard: by content, so that a changed spec never picks up an old shard."""
-        text = repr((self.space, self.data, self.pipeline, self.members))
+        """Name of its shard: by content (`digests`: of data and pipeline), so that no old shard is mistaken for it."""
+        text = repr((self.space, self.data, self.pipeline, self.members, self.digests))
         return f"{self.pipeline}-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
 
 
@@ -114,9 +118,10 @@ class Shard:
 
 def buckets(spec: Spec, data_root: Path | None) -> list[Bucket]:
     """The trainings of a table, grouped into buckets, the most expensive ones first."""
-    from ..protocols.training import PIPELINES
+    from ..protocols.training import PIPELINES, load
 
     space = _enumerable(spec.space)
+    data = load(spec.data, data_root).task.digest
     shapes, cost = _shapes_and_costs(spec.space, spec.data, data_root)
     groups: dict[tuple[int, ...], list[Architecture]] = {}
     for i, shape in enumerate(shapes):
@@ -129,7 +134,8 @@ def buckets(spec: Spec, data_root: Path | None) -> list[Bucket]:
                 members = tuple((a.genes, s) for a in group[i : i + size] for s in range(spec.seeds))
                 flops = cost[shape] * len(members) * PIPELINES[name].epochs
                 root = str(data_root) if data_root else None
-                found.append(Bucket(spec.space, spec.data, root, name, members, flops))
+                digests = (data, PIPELINES[name].digest)
+                found.append(Bucket(spec.space, spec.data, root, name, members, flops, digests))
     return sorted(found, key=lambda b: (-b.flops, b.key))
 
 

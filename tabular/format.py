@@ -79,7 +79,7 @@ def write_table(
         np.save(folder / path, np.ascontiguousarray(array), allow_pickle=False)
         files[path] = sha256(folder / path)
     full["files"] = files
-    full["median_cost"] = {p: _median_cost(folder, p, full["epochs"][p]) for p in full["pipelines"]}
+    full["median_cost"] = {p: median_cost(folder, p, full["epochs"][p]) for p in full["pipelines"]}
     full["digest"] = digest(full)
     partial = folder / "manifest.json.part"
     partial.write_text(json.dumps(full, indent=1, sort_keys=True) + "\n", encoding="utf-8")
@@ -236,7 +236,8 @@ def _described(given: Pipeline | Mapping[str, Json] | None, name: str, epochs: i
     return dict(given)
 
 
-def _median_cost(folder: Path, pipeline: str, epochs: list[int]) -> float:
+def median_cost(folder: Path, pipeline: str, epochs: list[int]) -> float:
+    """Median over architectures of a full training's cost, mean over seeds, in the clock's unit."""
     cost = np.load(folder / f"cost.{pipeline}.npy", allow_pickle=False)
     full = cost * epochs[-1] if cost.ndim == 1 else cost[:, :, -1].mean(1)
     return float(np.median(full))

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..methods import registry
 from ..protocols import Architecture, Entry, Fidelity, Json, MissingEntry, Pipeline, SearchSpace, Task, Unit
-from .format import IDENTITY, MISSING, SCHEMA, digest, sha256
+from .format import IDENTITY, MISSING, SCHEMA, digest, median_cost, sha256
 
 EMBEDDED = Path(__file__).parent / "data"
 """The tables that come with the package."""
@@ -188,12 +188,18 @@ def check_hashes(folder: Path, manifest: Mapping[str, Json]) -> None:
             raise ValueError(f"files: {path} is missing")
         if sha256(path) != expected:
             raise ValueError(f"files: {path} does not have the sha256 of the manifest; the table was changed")
+    for pipeline, stated in manifest["median_cost"].items():
+        if stated != median_cost(folder, pipeline, manifest["epochs"][pipeline]):
+            raise ValueError(
+                f"median_cost: {folder / 'manifest.json'} states {stated} for {pipeline!r}, its costs do not"
+            )
 
 
 def _recorded(arrays: Mapping[str, np.ndarray], pipeline: str, epochs: Sequence[int]) -> _Recorded:
     stop: dict[float, int] = {**{n: i + 1 for i, n in enumerate(epochs)}, inf: len(epochs)}
-    train = arrays.get(f"train.{pipeline}")
-    return _Recorded(arrays[f"valid.{pipeline}"], train, arrays[f"cost.{pipeline}"], np.array(epochs), stop)
+    train, axis = arrays.get(f"train.{pipeline}"), np.array(epochs)
+    axis.setflags(write=False)
+    return _Recorded(arrays[f"valid.{pipeline}"], train, arrays[f"cost.{pipeline}"], axis, stop)
 
 
 def _map(path: Path) -> np.ndarray:

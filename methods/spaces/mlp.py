@@ -71,7 +71,7 @@ class MLP:
         self._rank = {token: i for i, token in enumerate(self.layers)}
         self._others = {t: tuple(u for u in self.layers if u != t and _one_value_apart(t, u)) for t in self.layers}
         m, r = len(self.dense), len(self.layers)
-        self._counts = [m * r**i for i in range(hidden)]
+        self._counts: list[int] = [m * r**i for i in range(hidden)]
         self.size = sum(self._counts)
         self.name = _name(hidden, widths, activations, dropout)
 
@@ -194,7 +194,7 @@ class MLP:
         fits = 0 < len(tokens) <= self.hidden and tokens[0] != DROPOUT and a.genes[-1] == OUTPUT
         if not fits or a.space != self.family:
             self.check(a)
-        return sum(self._counts[: len(tokens) - 1]) + place
+        return int(sum(self._counts[: len(tokens) - 1]) + place)
 
     def at(self, index: int) -> Architecture:
         """The inverse of `index`."""

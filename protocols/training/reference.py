@@ -109,8 +109,11 @@ def fit(
     network.to(device)
     optimizer = make_optimizer(list(network.parameters()), pipeline)
     correct = {name: np.zeros(epochs, np.int64) for name in data}
-    with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
-        torch.manual_seed(noise_seed)
+    on_gpu = device.startswith("cuda")
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+        torch.default_generator.manual_seed(noise_seed)
+        if on_gpu:
+            torch.cuda.manual_seed(noise_seed)
         for epoch in range(epochs):
             optimizer.param_groups[0]["lr"] = learning_rate(pipeline, epoch)
             correct["train"][epoch] = _train_epoch(network, *data["train"], optimizer, order, pipeline.batch_size)
@@ -233,6 +236,8 @@ class ReferenceTrainer:
         return (Cost("train", float(epochs if setting.unit == "epochs" else 1)),)
 
     def _schedule(self, a: Architecture, setting: Setting, fidelity: Fidelity) -> tuple[Pipeline, int]:
+        if fidelity.epochs < 1:
+            raise ValueError(f"fidelity.epochs: {fidelity.epochs} is less than 1")
         if replace(fidelity, epochs=inf) != Fidelity():
             raise ValueError(f"fidelity: {fidelity}: the reference trainer lowers epochs only")
         overrides = self.space.training(a)

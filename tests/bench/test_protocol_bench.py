@@ -51,7 +51,7 @@ def test_both_loops_do_the_same(table):
 
 def test_protocol_costs_at_most_three_bare_loops(table, by_turns, median_ratio):
     evaluations = len(_bare(table))
-    ours, bare = by_turns(lambda: _through_protocol(table), lambda: _bare(table), repeats=60)
+    ours, bare = by_turns(lambda: _through_protocol(table), lambda: _bare(table), repeats=40)
     ratio = median_ratio(ours, bare)
     micro = [1e6 * median(times) / evaluations for times in (ours, bare)]
     print(f"\nprotocol {micro[0]:.1f} us, bare loop {micro[1]:.1f} us per evaluation: {ratio:.2f} times (goal <= 3)")
@@ -101,16 +101,17 @@ def _search_through(api, epochs, evaluations):
     return aging_evolution(evaluate, float(evaluations), SEED)
 
 
-# The least that is asked for. The goal of 50 is for trainings of 200 epochs, which is what the table holds too; the
-# package's script searches on those of 12, of which there is a fortieth as much to copy.
-@pytest.mark.parametrize(("epochs", "least", "evaluations"), [(200, 50, 12), (12, 8, 40)])
+# The goal of 50 is asked for on trainings of 200 epochs, which are what the table holds too. The package's own script
+# searches on those of 12, with far less to copy: 50 is out of reach there, even of the bare loop, and the
+# bound of 8 only tells when the protocol gets slower.
+@pytest.mark.parametrize(("epochs", "least", "evaluations"), [(200, 50, 8), (12, 8, 30)])
 def test_cheaper_than_nats_bench(table, load, global_generator, by_turns, median_ratio, epochs, least, evaluations):
     api = load()
     for index in range(ARCHITECTURES):  # all files are read before: only warm queries are compared
         api.simulate_train_eval(index, "cifar10", hp=str(epochs))
     assert len(_search_through(api, epochs, evaluations)) == evaluations
     ours, theirs = by_turns(
-        lambda: _through_protocol(table), lambda: _search_through(api, epochs, evaluations), repeats=20
+        lambda: _through_protocol(table), lambda: _search_through(api, epochs, evaluations), repeats=10
     )
     mine = len(_bare(table))
     ratio = median_ratio(theirs, ours) / evaluations * mine

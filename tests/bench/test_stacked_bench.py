@@ -39,7 +39,5 @@ def test_a_stack_of_32_is_five_times_as_fast_as_one_by_one() -> None:
         alone, stacked = (min(f() for _ in range(3)) for f in (one_by_one, side_by_side))
     finally:
         torch.set_num_threads(threads)
-    print(
-        f"CPU ms for each network of 2 epochs: alone {1e3 * alone:.1f}, stacked {1e3 * stacked:.2f}: {alone / stacked:.1f} x"
-    )
+    print(f"CPU ms per network: alone {1e3 * alone:.1f}, stacked {1e3 * stacked:.2f}: {alone / stacked:.1f} times")
     assert alone / stacked >= GOAL

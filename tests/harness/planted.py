@@ -162,3 +162,17 @@ def sleep_long(folder: str) -> None:
 
     (Path(folder) / str(os.getpid())).touch()
     time.sleep(60)
+
+
+def die_or_sleep(task: tuple[str, str]) -> None:
+    """Kill the process, or sleep: at the second time after leaving the file `alone`."""
+    import time
+
+    what, folder = task
+    first, alone = Path(folder) / "first", Path(folder) / "alone"
+    if what == "kill":
+        while not first.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+    (alone if first.exists() else first).touch()
+    time.sleep(60)

@@ -39,7 +39,7 @@ def test_the_splits_are_disjoint_and_complete() -> None:
     view, test = load("digits"), load_test("digits")
     parts = [rows(s.x) for s in (view.train, view.valid, test)]
     whole = rows((load_digits().images / 16).astype(np.float32))
-    assert sorted(sum(parts, [])) == sorted(whole)
+    assert sorted(x for part in parts for x in part) == sorted(whole)
     assert len(set(whole)) == len(whole)  # so that equal images cannot hide an overlap
 
 
