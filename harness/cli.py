@@ -128,14 +128,14 @@ def compare(
         )
     _print_failures(failures)
     if len(failures) == len(planned.runs):
-        stop("every run failed, so there is nothing to report", FAILED)
+        stop("every run failed, so there is nothing to report", _code(failures))
     from ..reports.write import write_report
 
     report = write_report(folder / "store", folder)
     if mlflow:
         _export(folder, None)
     _print_outcome(folder, report, as_json=as_json)
-    raise typer.Exit(FAILED if failures else OK)
+    raise typer.Exit(_code(failures))
 
 
 @app.command(epilog="Example: nasbed report nasbed-out/3f1c2a9b7d10")
@@ -238,6 +238,13 @@ def _print_failures(failures: list[Failure]) -> None:
         remark(f"{len(failures)} runs failed; the same command tries them again")
 
 
+def _code(failures: list[Failure]) -> int:
+    """A fault of determinism is nasbed's or the method's own, and outweighs failed runs."""
+    if any(f.error.startswith("DeterminismFault") for f in failures):
+        return CRASHED
+    return FAILED if failures else OK
+
+
 def _print_outcome(folder: Path, written: Path, *, as_json: bool) -> None:
     import json
 
@@ -255,7 +262,8 @@ cli_tools.register(app)
 
 def main() -> None:
     """Entry point: exit codes of the whole program."""
-    sys.path.insert(0, os.getcwd())  # a user's own module is named as pkg.mod:attribute
+    # A user's own module is named as pkg.mod:attribute. Last on the path: no file here may hide an installed module.
+    sys.path.append(os.getcwd())
     try:
         # Not standalone, typer returns the code of an Exit, and 130 for Ctrl-C.
         code = app(prog_name="nasbed", standalone_mode=False) or OK

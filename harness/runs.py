@@ -163,9 +163,8 @@ class FunctionEstimator:
 
 def _estimator(spec: Mapping[str, Json], recorded: Sequence[Call]) -> PerformanceEstimator:
     found, params = registry.load("estimators", spec["estimator"]["name"]), spec["estimator"]["params"]
-    estimator: PerformanceEstimator = FunctionEstimator(found)
-    if inspect.isclass(found):
-        estimator = found(**params)
+    is_class = inspect.isclass(found)
+    estimator: PerformanceEstimator = found(**params) if is_class else FunctionEstimator(found)
     if spec["options"]["dedupe"]:
         estimator = Deduplicated(estimator, recorded)
     if recorded:

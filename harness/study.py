@@ -78,7 +78,7 @@ class Study:
         redraw: A new training seed at every query.
         retrain: Fresh trainings of the final incumbent, without a table.
         alpha: Level of the family of tests.
-        rope: Differences of normalised regret below this are equivalent.
+        rope: Differences below this are equivalent; by default 0.01 normalised regret, 0.001 test score without a table.
         resamples: Of the bootstrap.
     """
 
@@ -96,7 +96,7 @@ class Study:
     redraw: bool = False
     retrain: int = 3
     alpha: float = 0.05
-    rope: float = 0.01
+    rope: float | None = None
     resamples: int = 10_000
 
 
@@ -224,7 +224,7 @@ _BOUNDS: Mapping[str, tuple[type, float, float]] = {
 
 def _check_types(values: Mapping[str, Any]) -> None:
     for key, (kind, low, high) in _BOUNDS.items():
-        value = values.get(key, low)
+        value = low if values.get(key) is None else values[key]
         number = isinstance(value, int) and not isinstance(value, bool)
         if not (number or (kind is float and isinstance(value, float))) or not low <= value <= high:
             raise ValueError(
@@ -310,7 +310,7 @@ def _open(study: Study) -> dict[str, MappedTable]:
         if table.coverage != "complete":
             raise NotComparable(
                 f"tables: {table.name!r} is a sample of its space, so searches on it cannot be compared; "
-                "use 'nasbed audit', which takes the entries that are there"
+                "samples are for audits, which take the entries that are there"
             )
         if table.name in tables:
             raise ValueError(f"tables: {table.name!r} is named twice")

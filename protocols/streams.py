@@ -1,6 +1,7 @@
 """Named random streams: every use of randomness draws by name, so that a new use shifts nothing.
 
->>> generator(0, "data-order", 3).integers(10) == generator(0, "data-order", 3).integers(10)
+>>> a, b = generator(0, "data-order", 3), generator(0, "data-order", 3)
+>>> a.random() == b.random()
 True
 """
 

@@ -115,7 +115,7 @@ def metric_part(label: str) -> str:
     >>> metric_part("aging_evolution")
     'aging_evolution'
     >>> metric_part("tpe (50%)")
-    'tpe _50_-dd6dc2d5'
+    'tpe _50_-f34d5129'
     """
     clean = re.sub(r"[^A-Za-z0-9_.\- ]+", "_", label).strip(". ")[:100]
     digest = hashlib.sha256(label.encode("utf-8", "backslashreplace")).hexdigest()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -100,17 +99,14 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def compare(desk: Path, out: str, *arguments: str, jobs: int = 1, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "nasbed_cli.py", "compare", "--table", "./mytable", "--seeds", "5", "--no-mlflow",
-               "--budget", "30evals", "--out", out, "--jobs", str(jobs), *arguments]  # fmt: skip
-    done = subprocess.run(command, cwd=desk, env=dict(os.environ), capture_output=True, text=True, timeout=120)
-    assert done.returncode == code, done.stderr
-    return done
-
-
 @pytest.fixture(scope="module")
 def alone(desk: Path) -> Path:
-    compare(desk, "alone", "--strategies", STRATEGIES, "--estimators", ESTIMATORS)
+    """The comparison that a user would ask for, done by one process."""
+    command = [sys.executable, "nasbed_cli.py", "compare", "--table", "./mytable", "--seeds", "5", "--no-mlflow",
+               "--budget", "30evals", "--out", "alone", "--jobs", "1", "--strategies", STRATEGIES,
+               "--estimators", ESTIMATORS]  # fmt: skip
+    done = subprocess.run(command, cwd=desk, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
     return desk / "alone"
 
 
@@ -128,10 +124,18 @@ def test_the_report_names_what_the_user_brought(alone):
     assert len(comparison["runs"]) == 30
 
 
-def test_two_processes_give_the_same_report(desk, alone):
-    compare(desk, "pair", "--strategies", STRATEGIES, "--estimators", ESTIMATORS, jobs=2)
-    for name in ("results.json", "tables/results.csv", "tables/main.tex"):
-        assert (desk / "pair" / name).read_bytes() == (alone / name).read_bytes()
+def test_two_processes_give_the_same_records(desk, alone, monkeypatch):
+    monkeypatch.chdir(desk)
+    monkeypatch.syspath_prepend(desk)
+    given = {"strategies": STRATEGIES, "estimators": ESTIMATORS, "budget": "30evals", "seeds": 5, "tables": "./mytable"}
+    assert carry_out(plan(read_study(None, given)), desk / "pair", jobs=2) == []
+    one, two = (RunStore(folder / "store", create=False) for folder in (alone, desk / "pair"))
+    assert one.finished() == two.finished()
+    assert len(one.finished()) == 30
+    for key in one.finished():
+        path = Path("store", "runs", key, "result.json")
+        assert (alone / path).read_bytes() == (desk / "pair" / path).read_bytes()
+    assert one.study()["digest"] == two.study()["digest"]
 
 
 def test_records_hold_what_the_user_s_code_said(alone):
@@ -183,6 +187,7 @@ def test_a_function_has_no_cost_in_other_units(desk):
         cwd=desk, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode in (1, 2)
+    assert done.stdout == ""
     assert "budget: the function 'genes_mean' has no cost in epochs; use --budget 100evals" in done.stderr
 
 

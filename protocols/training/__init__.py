@@ -1,10 +1,20 @@
-"""The fixed training protocols: data sets and splits, pipelines, trainers. Needs torch."""
+"""The fixed training protocols: data sets and splits, pipelines, trainers.
+
+The trainers need torch, which is loaded when one of them is asked for, not before.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from .data import DATASETS, load, load_test
 from .flops import training_flops
 from .pipelines import PIPELINES
-from .reference import ReferenceTrainer, arithmetic, fit, materialise
-from .stacked import fit_stacked
+
+if TYPE_CHECKING:
+    from .reference import ReferenceTrainer, arithmetic, fit, materialise
+    from .stacked import fit_stacked
 
 __all__ = [
     "DATASETS",
@@ -18,3 +28,11 @@ __all__ = [
     "materialise",
     "training_flops",
 ]
+
+_HOME = {"fit_stacked": "stacked"} | dict.fromkeys(("ReferenceTrainer", "arithmetic", "fit", "materialise"), "reference")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 
@@ -48,7 +49,9 @@ def _split(x: np.ndarray, y: np.ndarray) -> Split:
 
 def _prepared(name: str, root: Path | None) -> tuple[Arrays, Task]:
     if name not in DATASETS:
-        raise ValueError(f"data: {name!r} is not one of {', '.join(DATASETS)}")
+        close = get_close_matches(name, DATASETS, n=1, cutoff=0.5)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"data: {name!r} is not one of {', '.join(DATASETS)}{hint}")
     arrays = DATASETS[name](name, root)
     classes = int(max(y.max() for _, y in arrays.values())) + 1
     shape = arrays["train"][0].shape[1:]

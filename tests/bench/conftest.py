@@ -6,6 +6,7 @@ from statistics import median
 
 import numpy as np
 import pytest
+
 from nasbed.tabular import write_table
 
 ROWS, SEEDS, EPOCHS, EXAMPLES = 15_625, 3, 200, 25_000

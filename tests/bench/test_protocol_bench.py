@@ -7,6 +7,7 @@ import time
 from statistics import median
 
 import pytest
+
 from nasbed.harness.ledger import Ledger
 from nasbed.harness.loop import search
 from nasbed.harness.runs import train_seeds
@@ -111,7 +112,7 @@ def test_cheaper_than_nats_bench(table, load, global_generator, by_turns, median
         api.simulate_train_eval(index, "cifar10", hp=str(epochs))
     assert len(_search_through(api, epochs, evaluations)) == evaluations
     ours, theirs = by_turns(
-        lambda: _through_protocol(table), lambda: _search_through(api, epochs, evaluations), repeats=10
+        lambda: _through_protocol(table), lambda: _search_through(api, epochs, evaluations), repeats=7
     )
     mine = len(_bare(table))
     ratio = median_ratio(theirs, ours) / evaluations * mine

@@ -1,6 +1,7 @@
 """Carry out a study again and again, killed after a while each time, until it is finished.
 
-Usage: interrupted.py OUT JOBS KILLS SECONDS STUDY.json. Writes the number of kills that met unfinished work to OUT/kills.
+Usage: interrupted.py OUT JOBS KILLS SECONDS STUDY. STUDY is JSON; the number of kills that met unfinished work is
+written to OUT/kills.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def test_the_budget_is_never_exceeded_and_the_accounts_sum_to_what_is_spent(
 )  # type: ignore[arg-type]
 def test_a_cost_that_is_none_is_refused_and_nothing_is_booked(cost: Cost) -> None:
     ledger = Ledger(Budget("epochs", 10.0))
-    with pytest.raises(ValueError, match="cost: .*finite amount >= 0 and a kind of train, evaluate"):
+    with pytest.raises(ValueError, match=r"cost: .*finite amount >= 0 and a kind of train, evaluate"):
         ledger.charge([Cost("train", 1.0), cost])
     assert (ledger.spent, ledger.accounts) == (0.0, {})
 

@@ -22,7 +22,12 @@ HERE = Path(__file__).parent
 @pytest.fixture(scope="module")
 def fields(table: Path) -> dict[str, Any]:
     """18 runs of 60 evaluations, and more."""
-    return {"strategies": "random,local_search,aging_evolution", "tables": str(table), "seeds": 6, "budget": "240epochs"}
+    return {
+        "strategies": "random,local_search,aging_evolution",
+        "tables": str(table),
+        "seeds": 6,
+        "budget": "240epochs",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +63,10 @@ def test_a_study_killed_at_twenty_random_points_ends_in_the_same_bytes(
     assert met >= 8
     assert contents(tmp_path / "killed") == contents(whole)
     assert len(contents(whole)["results"]) == 18
-    pages = [write_report(out / "store", tmp_path / str(i), resamples=200) for i, out in enumerate((whole, tmp_path / "killed"))]
+    pages = [
+        write_report(out / "store", tmp_path / str(i), resamples=200)
+        for i, out in enumerate((whole, tmp_path / "killed"))
+    ]
     a, b = ((page.parent / "results.json").read_bytes() for page in pages)
     assert a == b
 

@@ -231,7 +231,9 @@ def test_failed_runs_are_told_and_take_no_other_run_with_them(planned: Callable[
     study = RunStore(tmp_path / "store").study()
     assert not study["complete"]
     assert [r["strategy"] for r in study["runs"]] == ["random"] * 2
-    assert [f["error"] for f in study["failed"]] == [f.error for f in sorted(failures, key=lambda f: plan.runs.index(f.run))]
+    assert [f["error"] for f in study["failed"]] == [
+        f.error for f in sorted(failures, key=lambda f: plan.runs.index(f.run))
+    ]
     assert all("\n" not in f.error for f in failures)
 
 
@@ -257,5 +259,3 @@ def test_runs_leave_no_file_open(planned: Callable[..., Plan], tmp_path: Path, m
     before = set(os.listdir("/proc/self/fd"))
     assert carry_out(plan, tmp_path / "out") == []
     assert set(os.listdir("/proc/self/fd")) == before
-
-

@@ -55,8 +55,7 @@ def needles_of(folder: Path) -> list[bytes]:
     values = last / 10_000
     assert len(last) == 81
     return [
-        a.tobytes()
-        for a in (stored, last, last.T, values, values.T, last.mean(1), values.mean(1), *last.T, *values.T)
+        a.tobytes() for a in (stored, last, last.T, values, values.T, last.mean(1), values.mean(1), *last.T, *values.T)
     ]
 
 
@@ -240,7 +239,11 @@ def needles_of_digits() -> list[bytes]:
     test = load_test("digits")
     images = [np.ascontiguousarray(test.x[i] * scale) for i in (0, 5, 17) for scale in (1, 16)]
     kinds = (np.float32, np.float64, np.uint8)
-    return [*(a.astype(k).tobytes() for a in images for k in kinds), test.y.tobytes(), test.y.astype(np.int32).tobytes()]
+    return [
+        *(a.astype(k).tobytes() for a in images for k in kinds),
+        test.y.tobytes(),
+        test.y.astype(np.int32).tobytes(),
+    ]
 
 
 def test_no_test_split_is_reachable_in_real_training(
@@ -295,9 +298,7 @@ def test_revealed_values_are_those_of_the_file(table: Path) -> None:
     records.canonical(revealed)
 
 
-def test_a_table_that_changed_since_it_was_planned_is_refused(
-    planned: Callable[..., Plan], tmp_path: Path
-) -> None:
+def test_a_table_that_changed_since_it_was_planned_is_refused(planned: Callable[..., Plan], tmp_path: Path) -> None:
     first, second = (np.full((4, 1, 1), n, np.uint16) for n in (1, 2))
     folder, space = tmp_path / "t", Synthetic(genes=2, values=2)
     manifest = {"name": "t", "examples": {"valid": 10, "test": 10}}

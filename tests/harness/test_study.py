@@ -50,7 +50,10 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"strategies": [{"name": "local_search", "label": "random"}]}, "strategies: the label 'random' belongs to random"),
     ({"strategies": "aging_evolution[population_size=0]"}, "strategy 'aging_evolution': .*population_size"),
     ({"strategies": "aging_evolution[population_size=many]"}, "strategy 'aging_evolution': "),
-    ({"strategies": [{"name": "random", "params": {"replace": float("nan")}}]}, "strategy 'random': parameters must be"),
+    (
+        {"strategies": [{"name": "random", "params": {"replace": float("nan")}}]},
+        "strategy 'random': parameters must be",
+    ),
     ({"strategies": [{"name": "random", "params": {"replace": {1}}}]}, "strategy 'random': parameters must be"),
     ({"strategies": ":"}, "strategy: ':'"),
     ({"strategies": "a:"}, "strategy: 'a:'"),
@@ -200,7 +203,10 @@ TOML = [
     ("[analysis]\nalpha = 0.1", "study: field: 'analysis'"),
     ("seeds = 2020-01-01", "seeds: "),
     ("seeds = 'all'", "seeds: 'all'"),
-    ("[[strategies]]\nname = 'random'\n[strategies.params]\nreplace = 2020-01-01", "strategy 'random': parameters must be"),
+    (
+        "[[strategies]]\nname = 'random'\n[strategies.params]\nreplace = 2020-01-01",
+        "strategy 'random': parameters must be",
+    ),
     ("[[strategies]]\nname = 'random'\nparams = {replace = nan}", "strategy 'random': parameters must be"),
     ("[strategies]\nname = 'random'", "strategies: must be a list"),
     ("budget = inf", "budget: inf is not a text"),
@@ -222,9 +228,9 @@ def test_files_that_are_no_text_are_one_line(content: bytes | None, tmp_path: Pa
     path = tmp_path / "study.toml"
     if content is not None:
         path.write_bytes(content)
-    for given in (path, tmp_path, Path("nul\0byte")):
-        with pytest.raises(ValueError, match="^study: "):
-            read_study(given, {})
+    for wrong in (path, tmp_path, Path("nul\0byte")):
+        with pytest.raises(ValueError, match=r"^study: "):
+            read_study(wrong, {})
 
 
 json_values = st.recursive(
@@ -232,29 +238,30 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-FIELDS = ("strategies", "estimators", "tables", "space", "data", "pipeline", "seeds", "budget", "name", "batch", "dedupe",
-          "redraw", "retrain", "alpha", "rope", "resamples")  # fmt: skip
+FIELDS = ("strategies", "estimators", "tables", "space", "data", "pipeline", "seeds", "budget", "name", "batch",
+          "dedupe", "redraw", "retrain", "alpha", "rope", "resamples")  # fmt: skip
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(field=st.sampled_from(FIELDS), value=json_values)
 def test_any_value_is_taken_or_refused_in_one_line(field: str, value: Any, table: Path) -> None:
+    assert "\n" not in said_of({**_filled(GOOD, table), field: value})
+
+
+def said_of(fields: dict[str, Any]) -> str:
+    """What a ValueError says; nothing if the study is fine. Any other error passes through."""
     try:
-        plan(read_study(None, {**_filled(GOOD, table), field: value}))
+        plan(read_study(None, fields))
     except ValueError as error:
-        assert type(error) is ValueError
-        assert "\n" not in str(error)
+        return f"{error}" if type(error) is ValueError else f"\n{error!r}"
+    return ""
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(alphabet="random[]=;,:.-_ 01x\"'\n", max_size=24))
 def test_any_name_is_taken_or_refused_in_one_line(text: str, table: Path) -> None:
     for field in ("strategies", "estimators", "seeds", "budget"):
-        try:
-            plan(read_study(None, {**_filled(GOOD, table), field: text}))
-        except ValueError as error:
-            assert type(error) is ValueError
-            assert "\n" not in str(error)
+        assert "\n" not in said_of({**_filled(GOOD, table), field: text})
 
 
 # What is accepted.
@@ -264,7 +271,9 @@ def test_random_search_is_added_when_it_is_missing() -> None:
     study = read_study(None, {"strategies": "local_search", "tables": "t"})
     assert [m.label for m in study.strategies] == ["random", "local_search"]
     for given_name in ("random", "random[replace=no]"):
-        labels = [m.label for m in read_study(None, {"strategies": f"local_search,{given_name}", "tables": "t"}).strategies]
+        labels = [
+            m.label for m in read_study(None, {"strategies": f"local_search,{given_name}", "tables": "t"}).strategies
+        ]
         assert labels == ["local_search", given_name]
     named = [{"name": "random", "label": "Zufall"}]
     assert [m.label for m in read_study(None, {"strategies": named, "tables": "t"}).strategies] == ["Zufall"]
@@ -296,12 +305,13 @@ def test_the_default_budget_is_a_hundred_median_trainings(planned: Callable[...,
 
 def test_file_and_flags_give_the_same_plan(table: Path, tmp_path: Path) -> None:
     flags = {
-        "strategies": "random,aging_evolution[population_size=20;sample_size=5]", "estimators": "table,fewer_epochs[epochs=2]",
-        "tables": str(table), "seeds": "0-4", "budget": "80epochs", "name": "both", "batch": 2, "dedupe": True,
+        "strategies": "random,aging_evolution[population_size=20;sample_size=5]",
+        "estimators": "table,fewer_epochs[epochs=2]", "tables": str(table), "seeds": "0-4", "budget": "80epochs", "name": "both", "batch": 2, "dedupe": True,
         "pipeline": "base",
     }  # fmt: skip
     path = tmp_path / "study.toml"
-    path.write_text(f"""
+    path.write_text(
+        f"""
 tables = [{json.dumps(str(table))}]
 seeds = 5
 budget = "80epochs"
@@ -317,7 +327,8 @@ name = "table"
 name = "fewer_epochs"
 label = "fewer_epochs[epochs=2]"
 params.epochs = 2
-""".replace("\n              params", " params"))
+""".replace("\n              params", " params")
+    )
     by_file, by_flags = plan(read_study(path, {})), plan(read_study(None, flags))
     assert by_file.runs == by_flags.runs
     assert by_file.digest == by_flags.digest
@@ -332,7 +343,7 @@ def test_a_sample_is_not_comparable(tmp_path: Path) -> None:
     counts = np.arange(4, dtype=np.uint16).reshape(4, 1, 1)
     manifest = {"name": "some", "examples": {"valid": 10, "test": 10}, "architectures": ["0-0", "1-1", "2-2", "0-1"]}
     folder = write_table(tmp_path / "some", space, {"valid.base": counts, "test.base": counts}, manifest)
-    with pytest.raises(NotComparable, match="tables: 'some' is a sample .*nasbed audit"):
+    with pytest.raises(NotComparable, match=r"tables: 'some' is a sample .*nasbed audit"):
         plan(read_study(None, {"strategies": "random", "tables": str(folder)}))
 
 

@@ -85,9 +85,11 @@ def test_it_stands_in_a_comparison_beside_random_search(
         costs = [c for call in record.calls for c in call.costs]
         costs += [c for call in record.calls for o in call.observations for c in o.costs]
         assert sum(c.amount for c in costs) == 40.0
-        assert {c.kind for c in costs} == ({"train"} if planned_run.strategy == "random" else {"supernet", "controller"})
-    from nasbed.reports.frame import load
+        assert {c.kind for c in costs} == (
+            {"train"} if planned_run.strategy == "random" else {"supernet", "controller"}
+        )
     from nasbed.reports.comparison import compare
+    from nasbed.reports.frame import load
 
     comparison = compare(load(store), resamples=200, seed=0, rope=0.01, alpha=0.05)
     assert {m for m in labels if m in str(comparison.to_dict())} == set(labels)
