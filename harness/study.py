@@ -78,7 +78,8 @@ class Study:
         redraw: A new training seed at every query.
         retrain: Fresh trainings of the final incumbent, without a table.
         alpha: Level of the family of tests.
-        rope: Differences below this are equivalent; by default 0.01 normalised regret, 0.001 test score without a table.
+        rope: Differences below this are equivalent; by default 0.01 normalised regret, or without a table 0.001
+            of the test score.
         resamples: Of the bootstrap.
     """
 

@@ -29,7 +29,13 @@ __all__ = [
     "training_flops",
 ]
 
-_HOME = {"fit_stacked": "stacked"} | dict.fromkeys(("ReferenceTrainer", "arithmetic", "fit", "materialise"), "reference")
+_HOME = {
+    "ReferenceTrainer": "reference",
+    "arithmetic": "reference",
+    "fit": "reference",
+    "fit_stacked": "stacked",
+    "materialise": "reference",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -306,8 +306,8 @@ def test_the_default_budget_is_a_hundred_median_trainings(planned: Callable[...,
 def test_file_and_flags_give_the_same_plan(table: Path, tmp_path: Path) -> None:
     flags = {
         "strategies": "random,aging_evolution[population_size=20;sample_size=5]",
-        "estimators": "table,fewer_epochs[epochs=2]", "tables": str(table), "seeds": "0-4", "budget": "80epochs", "name": "both", "batch": 2, "dedupe": True,
-        "pipeline": "base",
+        "estimators": "table,fewer_epochs[epochs=2]", "tables": str(table), "seeds": "0-4", "budget": "80epochs",
+        "name": "both", "batch": 2, "dedupe": True, "pipeline": "base",
     }  # fmt: skip
     path = tmp_path / "study.toml"
     path.write_text(
