@@ -67,6 +67,9 @@ def _pooled(function: Function, left: dict[int, Any], jobs: int) -> Generator[Ou
     try:
         for i, t in left.items():
             futures[pool.submit(_attempt_and_send, function, i, t)] = i
+        # Python 3.11 wakes its manager thread before it starts a worker, so that the death of the last one started
+        # goes unnoticed until something else happens. This is something else.
+        pool.submit(int)
         for future in as_completed(futures):
             outcome = future.result()
             del left[outcome.index]

@@ -27,7 +27,8 @@ def quality(values: np.ndarray) -> np.ndarray:
     """Mean over the training seeds that are there, (rows,): what a report calls f(a)."""
     present = ~np.isnan(values)
     total = np.where(present, values, 0.0).sum(1)
-    return np.divide(total, present.sum(1), out=np.full(len(total), np.nan), where=present.any(1))
+    means: np.ndarray = np.divide(total, present.sum(1), out=np.full(len(total), np.nan), where=present.any(1))
+    return means
 
 
 def reveal(table: MappedTable, pipeline: str, incumbents: Sequence[Incumbent]) -> dict[str, Json]:

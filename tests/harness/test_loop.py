@@ -79,7 +79,7 @@ def seen(proposal: Proposal, score: float, cost: float = 1.0, status: str = "ok"
     return Observation(proposal, score, (Cost("train", cost),), status=status)  # type: ignore[arg-type]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.tuples(st.floats(0, 100), st.floats(0, 1) | st.just(nan)), max_size=40),
     st.floats(0, 500),
@@ -130,7 +130,7 @@ def test_what_fits_of_a_batch_is_told_and_counted() -> None:
 events = st.tuples(st.integers(0, 2), st.sampled_from([0.1, 0.2, 0.3, nan]), st.sampled_from(["ok", "ok", "crashed"]))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(events, max_size=25), st.booleans())
 def test_the_incumbent_is_the_best_of_the_highest_fidelity_seen(
     script: list[tuple[int, float, str]], shared: bool
