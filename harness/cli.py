@@ -30,7 +30,7 @@ from .console import (
 
 if TYPE_CHECKING:
     from .compare import Failure
-    from .study import Plan
+    from .plan import Plan
 
 app = typer.Typer(
     name="nasbed",
@@ -107,7 +107,8 @@ def compare(
 ) -> None:
     """Compare search strategies at equal cost, and write a report. The same command again resumes."""
     from .compare import carry_out
-    from .study import plan, read_study
+    from .plan import plan
+    from .study import read_study
 
     given = {
         "strategies": strategies, "estimators": estimators, "tables": tables, "space": space, "data": data,

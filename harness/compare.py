@@ -9,10 +9,10 @@ from pathlib import Path
 from ..protocols import Json
 from . import seal
 from .executors import run_tasks
+from .plan import Plan, Planned
 from .provenance import provenance
 from .runs import Task, run
 from .store import RunStore
-from .study import Plan, Planned
 
 Progress = Callable[[int, int], None]
 

@@ -33,7 +33,7 @@ def stop(message: str, code: int) -> NoReturn:
 @contextmanager
 def usage() -> Iterator[None]:
     """Inside, what is wrong with the user's input becomes one line and exit code 2 or 4."""
-    from .study import NotComparable
+    from .plan import NotComparable
 
     try:
         yield

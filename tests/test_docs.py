@@ -13,8 +13,9 @@ import typer
 
 from nasbed.harness.cli import app
 from nasbed.harness.compare import carry_out
+from nasbed.harness.plan import plan
 from nasbed.harness.store import RunStore
-from nasbed.harness.study import plan, read_study
+from nasbed.harness.study import read_study
 from nasbed.methods import registry, strategies
 from nasbed.methods.spaces.synthetic import Synthetic
 from nasbed.protocols import Observation

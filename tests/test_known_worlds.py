@@ -10,9 +10,10 @@ from nasbed.harness import seal
 from nasbed.harness.compare import carry_out
 from nasbed.harness.ledger import Ledger
 from nasbed.harness.loop import search
+from nasbed.harness.plan import plan
 from nasbed.harness.runs import train_seeds
 from nasbed.harness.store import RunStore
-from nasbed.harness.study import plan, read_study
+from nasbed.harness.study import read_study
 from nasbed.methods.estimators.table import TableLookup
 from nasbed.methods.spaces.synthetic import Synthetic
 from nasbed.methods.strategies.random import RandomSearch

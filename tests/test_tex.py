@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from nasbed.harness.compare import carry_out
-from nasbed.harness.study import plan, read_study
+from nasbed.harness.plan import plan
+from nasbed.harness.study import read_study
 from nasbed.methods.spaces.synthetic import Synthetic
 from nasbed.reports.write import write_report
 from nasbed.tabular import write_synthetic_table

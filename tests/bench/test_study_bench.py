@@ -11,8 +11,9 @@ from collections import defaultdict
 import pytest
 
 from nasbed.harness.compare import carry_out
+from nasbed.harness.plan import plan
 from nasbed.harness.store import RunStore
-from nasbed.harness.study import plan, read_study
+from nasbed.harness.study import read_study
 from nasbed.methods.spaces.synthetic import Synthetic
 from nasbed.reports.mlflow_export import export
 from nasbed.reports.write import write_report

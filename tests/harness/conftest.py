@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nasbed.harness.study import Plan, plan, read_study
+from nasbed.harness.plan import Plan, plan
+from nasbed.harness.study import read_study
 from nasbed.methods.spaces.synthetic import Synthetic
 from nasbed.tabular import write_synthetic_table
 

@@ -19,7 +19,8 @@ HERE = Path(__file__).parent
 
 def main() -> None:
     from nasbed.harness.compare import carry_out
-    from nasbed.harness.study import plan, read_study
+    from nasbed.harness.plan import plan
+    from nasbed.harness.study import read_study
 
     out, jobs, kills, seconds, study = sys.argv[1:]
     planned = plan(read_study(None, json.loads(study)))

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from nasbed.harness.compare import carry_out
+from nasbed.harness.plan import Plan, plan
 from nasbed.harness.store import RunStore
-from nasbed.harness.study import Plan, plan, read_study
+from nasbed.harness.study import read_study
 from nasbed.reports.write import write_report
 
 HERE = Path(__file__).parent
@@ -108,7 +109,8 @@ import json, sys
 sys.path.insert(0, {here!r})
 from pathlib import Path
 from nasbed.harness.compare import carry_out
-from nasbed.harness.study import plan, read_study
+from nasbed.harness.plan import plan
+from nasbed.harness.study import read_study
 carry_out(plan(read_study(None, json.loads({fields!r}))), Path({out!r}))
 """
 

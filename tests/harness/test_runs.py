@@ -9,10 +9,10 @@ import pytest
 from scipy.stats import chisquare
 
 from nasbed.harness.compare import carry_out
+from nasbed.harness.plan import Plan
 from nasbed.harness.records import key_of
 from nasbed.harness.runs import Redrawn, train_seeds
 from nasbed.harness.store import RunStore
-from nasbed.harness.study import Plan
 from nasbed.methods.estimators.fewer_epochs import FewerEpochs
 from nasbed.methods.estimators.table import TableLookup
 from nasbed.methods.spaces.synthetic import Synthetic
@@ -248,8 +248,10 @@ def test_a_function_is_an_estimator(planned: Callable[..., Plan], tmp_path: Path
         else:
             assert (o.status, o.score) == ("ok", float(sum(o.proposal.architecture.genes)))
     assert {o.status for o in told} == {"ok", "crashed"}
-    failures = carry_out(planned(estimators="planted:scores", seeds=1), tmp_path / "epochs")
-    assert "has no cost in epochs" in failures[0].error
+    with pytest.raises(ValueError, match="budget: the function 'planted:scores' has no cost in epochs; give evals"):
+        planned(estimators="planted:scores", budget="30epochs", seeds=1)
+    unstated = planned(estimators="planted:scores", budget=None, seeds=1)
+    assert unstated.runs[0].spec["budget"] == {"unit": "evaluations", "limit": 100.0}
 
 
 def test_runs_leave_no_file_open(planned: Callable[..., Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,8 @@ import pytest
 
 from nasbed.harness import records, runs, seal
 from nasbed.harness.compare import carry_out
+from nasbed.harness.plan import Plan
 from nasbed.harness.store import RunStore
-from nasbed.harness.study import Plan
 from nasbed.methods.spaces.synthetic import Synthetic
 from nasbed.protocols import Architecture, Incumbent, Setting
 from nasbed.tabular import open_table, write_table

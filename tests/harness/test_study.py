@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nasbed.harness.study import NotComparable, Plan, plan, read_budget, read_seeds, read_study
+from nasbed.harness.plan import NotComparable, Plan, plan
+from nasbed.harness.study import read_budget, read_seeds, read_study
 from nasbed.methods.spaces.synthetic import Synthetic
 from nasbed.tabular import write_table
 

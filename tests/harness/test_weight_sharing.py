@@ -13,10 +13,10 @@ from nasbed.harness.compare import carry_out
 from nasbed.harness.faults import DeterminismFault
 from nasbed.harness.ledger import Ledger
 from nasbed.harness.loop import STALLED_AFTER, search_by_sharing
+from nasbed.harness.plan import Plan
 from nasbed.harness.records import encode_call
 from nasbed.harness.runs import Task, run, train_seeds
 from nasbed.harness.store import RunStore
-from nasbed.harness.study import Plan
 from nasbed.methods.spaces.synthetic import Synthetic
 from nasbed.protocols import Budget, Call, Setting, WeightSharingStrategy
 from nasbed.tabular import open_table

@@ -1,0 +1,229 @@
+"""Plans: a study resolved into runs, each determined by its spec."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from ..methods import registry
+from ..protocols import SCHEMA, Json, SearchSpace, Unit
+from ..tabular import MappedTable, open_table
+from . import records
+from .study import Method, Study, read_budget
+
+DEFAULT_EVALUATIONS = 100
+
+
+class NotComparable(Exception):
+    """The parts of a study cannot be compared fairly; the message says what to do instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One run of a plan: its spec, and the labels under which reports show it."""
+
+    key: str
+    spec: Mapping[str, Json]
+    strategy: str
+    estimator: str
+    table: str | None
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A resolved study.
+
+    Attributes:
+        study: As given.
+        runs: All runs, tables outermost, then estimators, strategies, seeds.
+        tables: The opened tables by name.
+        pipelines: Chosen pipeline per table name, or under None.
+        digest: sha256 over the specs and labels of all runs and the settings of the analysis.
+    """
+
+    study: Study
+    runs: tuple[Planned, ...]
+    tables: Mapping[str, MappedTable] = field(default_factory=dict)
+    pipelines: Mapping[str | None, str] = field(default_factory=dict)
+    digest: str = ""
+
+
+def plan(study: Study, *, data_root: Path | None = None, device: str = "auto") -> Plan:
+    """Resolve names, check parameters, and lay out the runs.
+
+    Raises:
+        ValueError: Something is unknown or does not fit; one line naming the field.
+        NotComparable: A table is a sample, so that regrets and searches on it mean nothing.
+    """
+    tables = _open(study)
+    strategies = [(m, _resolved("strategies", m)) for m in study.strategies]
+    default = Method("table", "table", {}) if tables else Method("full", "full", {})
+    estimators = [(m, _resolved("estimators", m)) for m in study.estimators or (default,)]
+    options = {"batch": study.batch, "dedupe": study.dedupe, "redraw": study.redraw, "retrain": study.retrain}
+    worlds: list[tuple[str | None, dict[str, Json]]] = [(n, _table_world(study, t)) for n, t in tables.items()]
+    worlds = worlds or [(None, _data_world(study, data_root, device))]
+    runs = []
+    for table, world in worlds:
+        space = tables[table].space if table else registry.space(world["space"])
+        _try(space, [r for _, r in strategies], [r for _, r in estimators])
+        _count_calls(study, world, [r for _, r in estimators])
+        for estimator, resolved_estimator in estimators:
+            for strategy, resolved in strategies:
+                for seed in study.seeds:
+                    spec = {**world, "strategy": resolved, "estimator": resolved_estimator, "options": options}
+                    spec |= {"seed": seed, "schema": SCHEMA}
+                    key = records.key_of(spec)
+                    runs.append(Planned(key, spec, strategy.label, estimator.label, table, seed))
+    analysis = [study.alpha, study.rope, study.resamples, study.name]
+    text = records.canonical([analysis, [[r.key, r.strategy, r.estimator, r.table] for r in runs]])
+    pipelines = {t: world["pipeline"]["name"] for t, world in worlds}
+    return Plan(study, tuple(runs), tables, pipelines, hashlib.sha256(text.encode()).hexdigest())
+
+
+def _open(study: Study) -> dict[str, MappedTable]:
+    tables: dict[str, MappedTable] = {}
+    for name in study.tables:
+        try:
+            table = open_table(name, verify=True)
+        except OSError as error:
+            raise ValueError(f"tables: {name!r} cannot be read ({error.strerror})") from None
+        if table.coverage != "complete":
+            raise NotComparable(
+                f"tables: {table.name!r} is a sample of its space, so searches on it cannot be compared; "
+                "samples are for audits, which take the entries that are there"
+            )
+        if table.name in tables:
+            raise ValueError(f"tables: {table.name!r} is named twice")
+        tables[table.name] = table
+    return tables
+
+
+def _resolved(role: registry.Role, m: Method) -> dict[str, Json]:
+    field = role.removesuffix("ies") + "y" if role == "strategies" else "estimator"
+    try:
+        found = registry.load(role, m.name)
+    except ValueError:
+        raise
+    except Exception as error:  # whatever a user's own module raises while it is imported
+        raise ValueError(f"{field}: {m.name!r} cannot be imported ({_line(error)})") from error
+    libraries = {name: _version(name) for name in getattr(found, "libraries", ())}
+    params = registry.parameters(found, m.params, f"{field} {m.name!r}")
+    try:
+        records.canonical(params)
+    except ValueError as error:
+        raise ValueError(f"{field} {m.name!r}: parameters must be JSON values ({error})") from None
+    return {"name": m.name, "params": params, "code": registry.code_digest(found), "libraries": libraries}
+
+
+def _try(
+    space: SearchSpace, strategies: Sequence[Mapping[str, Json]], estimators: Sequence[Mapping[str, Json]]
+) -> None:
+    """Build every method once, so that a parameter that it refuses is one line now and not a failure of each run."""
+    for described in strategies:
+        with _blamed("strategy", described["name"]):
+            found, params = registry.load("strategies", described["name"]), described["params"]
+            if hasattr(found, "train_epoch"):
+                inspect.signature(found).bind(space, None, seed=0, **params)
+            else:
+                found(space, seed=0, **params)
+    for described in estimators:
+        with _blamed("estimator", described["name"]):
+            found, params = registry.load("estimators", described["name"]), described["params"]
+            if inspect.isclass(found):
+                found(**params)
+            elif params:
+                raise ValueError("a function takes no parameters")
+
+
+def _count_calls(study: Study, world: dict[str, Json], estimators: Sequence[Mapping[str, Json]]) -> None:
+    """A user's own function has no cost but that of one evaluation a call, so the budget must be in evaluations."""
+    functions = [e["name"] for e in estimators if not inspect.isclass(registry.load("estimators", e["name"]))]
+    if not functions or world["budget"]["unit"] == "evaluations":
+        return
+    if study.budget is not None:
+        unit = world["budget"]["unit"]
+        raise ValueError(
+            f"budget: the function {functions[0]!r} has no cost in {unit}; give evals, for example 100evals"
+        )
+    world["budget"] = {"unit": "evaluations", "limit": float(DEFAULT_EVALUATIONS)}
+
+
+@contextmanager
+def _blamed(field: str, name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{field} {name!r}: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    """One line: a ValueError speaks for itself, any other error says what it is."""
+    line = str(error).partition("\n")[0]
+    return line if isinstance(error, ValueError) else f"{type(error).__name__}: {line}"
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        raise ValueError(f"strategies: needs the package {name!r}: pip install 'nasbed[{name}]'") from None
+
+
+def _table_world(study: Study, table: MappedTable) -> dict[str, Json]:
+    first = table.manifest.get("default_pipeline", next(iter(table.pipelines)))
+    name = study.pipeline or first
+    if name not in table.pipelines:
+        raise ValueError(registry.unknown(f"pipeline (of the table {table.name!r})", name, tuple(table.pipelines)))
+    if study.budget is None:
+        unit, limit = table.clock, DEFAULT_EVALUATIONS * table.median_cost(name)
+    else:
+        unit, limit = read_budget(study.budget)
+    if unit not in (table.clock, "epochs", "evaluations"):
+        raise ValueError(
+            f"budget: the clock of {table.name!r} is in {table.clock}; give {table.clock}, epochs or evals, not {unit}"
+        )
+    return {
+        "space": table.space.name,
+        "table": {"name": table.name, "digest": table.digest},
+        "data": None,
+        "pipeline": {"name": name, "digest": table.pipelines[name].digest},
+        "budget": {"unit": unit, "limit": limit},
+    }
+
+
+def _data_world(study: Study, data_root: Path | None, device: str) -> dict[str, Json]:
+    from ..protocols.training import DATASETS, PIPELINES, arithmetic, load
+
+    name = study.pipeline or "adam"
+    if name not in PIPELINES:
+        raise ValueError(registry.unknown("pipeline", name, tuple(PIPELINES)))
+    if study.data not in DATASETS:
+        raise ValueError(registry.unknown("data", study.data or "", tuple(DATASETS)))
+    try:
+        space = registry.space(study.space or "")
+    except ValueError:
+        raise
+    except Exception as error:  # a class of the user's own that is no space
+        raise ValueError(f"space: {study.space!r} cannot be built ({_line(error)})") from error
+    view = load(study.data, data_root)
+    pipeline = PIPELINES[name]
+    unit: Unit = "epochs"
+    limit = float(DEFAULT_EVALUATIONS * pipeline.epochs)
+    if study.budget is not None:
+        unit, limit = read_budget(study.budget)
+    if unit == "seconds":
+        raise ValueError("budget: without a table a budget is in epochs, evals or flops; seconds would not repeat")
+    return {
+        "space": space.name,
+        "table": None,
+        "data": {"name": study.data, "digest": view.task.digest},
+        "pipeline": {"name": name, "digest": pipeline.digest},
+        "budget": {"unit": unit, "limit": limit},
+        "machine": arithmetic(device),
+    }
