@@ -345,7 +345,8 @@ def test_dependence_on_the_order_of_a_set_is_found(tmp_path: Path, monkeypatch: 
     monkeypatch.syspath_prepend(str(tmp_path))
     results = check_strategy(importlib.import_module("hash_order").HashOrder)
     found = {r.name: r.detail for r in results if r.passed is False}
-    assert list(found) == ["same_trace_in_another_process"]
+    # Whether relabelling shows it too depends on this process's own hash seed.
+    assert set(found) - {"labels_do_not_matter"} == {"same_trace_in_another_process"}
     assert "another process with the same seed differs: proposal " in found["same_trace_in_another_process"]
 
 
