@@ -101,8 +101,8 @@ def _bytes_of(thing: Any) -> Iterator[bytes]:
             yield np.swapaxes(thing, 0, -1).tobytes()
     elif isinstance(thing, BUFFERS):
         yield bytes(thing)
-    elif type(thing).__module__.startswith("torch") and hasattr(thing, "untyped_storage"):
-        # A torch tensor (other things answer to every name): all of the memory that it is a view of.
+    elif "torch" in sys.modules and isinstance(thing, sys.modules["torch"].Tensor):
+        # All of the memory that the tensor is a view of.
         yield bytes(thing.detach().cpu().untyped_storage())
     elif isinstance(thing, list | tuple | dict):
         numbers = list(thing.values() if isinstance(thing, dict) else thing)
