@@ -54,12 +54,13 @@ _REPORT = "nas.report_sha256"
 _EPOCH_MS = 1_577_836_800_000  # 2020-01-01: MLflow takes 0 for "now"
 
 # MLflow's own defaults retry for minutes; a store that can be exported again at any time need not wait so long.
-# Without the last one, every finished run prints its address on standard output.
+# Otherwise every finished run prints its address on standard output, and MLflow reports usage to its makers.
 _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 
 
