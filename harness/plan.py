@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ..methods import registry
-from ..protocols import SCHEMA, Json, SearchSpace, Unit
+from ..protocols import SCHEMA, Json, SearchSpace, Setting, Unit
 from ..tabular import MappedTable, open_table
 from . import records
 from .study import Method, Study, read_budget
@@ -71,7 +71,7 @@ def plan(study: Study, *, data_root: Path | None = None, device: str = "auto") -
     runs = []
     for table, world in worlds:
         space = tables[table].space if table else registry.space(world["space"])
-        _try(space, [r for _, r in strategies], [r for _, r in estimators])
+        _try(space, [r for _, r in strategies], [r for _, r in estimators], _preview(world, tables.get(table or "")))
         _count_calls(study, world, [r for _, r in estimators])
         for estimator, resolved_estimator in estimators:
             for strategy, resolved in strategies:
@@ -121,10 +121,21 @@ def _resolved(role: registry.Role, m: Method) -> dict[str, Json]:
     return {"name": m.name, "params": params, "code": registry.code_digest(found), "libraries": libraries}
 
 
+def _preview(world: Mapping[str, Json], table: MappedTable | None) -> Setting | None:
+    """On a table, the setting that runs will have, but for the training seeds."""
+    if table is None:
+        return None
+    pipeline = table.pipelines[world["pipeline"]["name"]]
+    return Setting(table.task, world["budget"]["unit"], pipeline, lambda _: table.seeds[0], table=table)
+
+
 def _try(
-    space: SearchSpace, strategies: Sequence[Mapping[str, Json]], estimators: Sequence[Mapping[str, Json]]
+    space: SearchSpace,
+    strategies: Sequence[Mapping[str, Json]],
+    estimators: Sequence[Mapping[str, Json]],
+    setting: Setting | None,
 ) -> None:
-    """Build every method once, so that a parameter that it refuses is one line now and not a failure of each run."""
+    """Build every method once, so that what it refuses is one line now and not a failure of each run."""
     for described in strategies:
         with _blamed("strategy", described["name"]):
             found, params = registry.load("strategies", described["name"]), described["params"]
@@ -136,7 +147,9 @@ def _try(
         with _blamed("estimator", described["name"]):
             found, params = registry.load("estimators", described["name"]), described["params"]
             if inspect.isclass(found):
-                found(**params)
+                estimator = found(**params)
+                if setting is not None and hasattr(estimator, "fits"):
+                    estimator.fits(setting)
             elif params:
                 raise ValueError("a function takes no parameters")
 

@@ -45,6 +45,9 @@ class PerformanceEstimator(Protocol):
     """Turns proposals into observations and says what each cost.
 
     Built as `cls(**params)`; then `prepare` once per run; then `estimate` as often as the loop needs.
+
+    It may also have `fits(setting)`, which raises ValueError, at no cost, where it cannot work: the harness
+    calls it when a study is planned, so that a misfit is one line then and not a failure of every run.
     """
 
     def prepare(self, space: SearchSpace, setting: Setting, *, seed: int) -> Sequence[Cost]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ...protocols import Cost, Observation, PerformanceEstimator, Proposal, SearchSpace, Setting
+from ...protocols import Cost, Observation, Proposal, SearchSpace, Setting
 from .full import FullTraining
 from .table import TableLookup
 
@@ -27,21 +27,30 @@ class FewerEpochs:
             raise ValueError(f"epochs: {epochs!r} is not a positive integer")
         self._epochs = epochs
 
-    def prepare(self, space: SearchSpace, setting: Setting, *, seed: int) -> Sequence[Cost]:
-        """Choose table or trainer; nothing to pay."""
+    def fits(self, setting: Setting) -> None:
+        """ValueError where the pipeline has fewer epochs, or where neither table nor trainer can serve."""
         full = setting.pipeline.epochs
         if self._epochs is not None and self._epochs > full:
             raise ValueError(
                 f"epochs: {self._epochs} is more than the {full} of the pipeline {setting.pipeline.name!r}"
             )
-        self._limit = self._epochs or -(-full // 4)
-        self._inner: PerformanceEstimator = TableLookup() if setting.table is not None else FullTraining()
-        return self._inner.prepare(space, setting, seed=seed)
+        _inner(setting).fits(setting)
+
+    def prepare(self, space: SearchSpace, setting: Setting, *, seed: int) -> Sequence[Cost]:
+        """Choose table or trainer; nothing to pay."""
+        self.fits(setting)
+        self._limit = self._epochs or -(-setting.pipeline.epochs // 4)
+        self._chosen = _inner(setting)
+        return self._chosen.prepare(space, setting, seed=seed)
 
     def estimate(self, proposals: Sequence[Proposal]) -> Sequence[Observation]:
         """The inner estimator at the lower fidelity; each observation answers the proposal as it was made."""
         lowered = [
             replace(p, fidelity=replace(p.fidelity, epochs=min(p.fidelity.epochs, self._limit))) for p in proposals
         ]
-        answers = self._inner.estimate(lowered)
+        answers = self._chosen.estimate(lowered)
         return [replace(o, proposal=p) for o, p in zip(answers, proposals, strict=True)]
+
+
+def _inner(setting: Setting) -> TableLookup | FullTraining:
+    return TableLookup() if setting.table is not None else FullTraining()

@@ -15,10 +15,15 @@ class FullTraining:
     Never the best epoch's: choosing it would select on validation noise, more so for longer trainings.
     """
 
-    def prepare(self, space: SearchSpace, setting: Setting, *, seed: int) -> Sequence[Cost]:
-        """Nothing to pay. ValueError where the study has no data to train on."""
+    def fits(self, setting: Setting) -> None:
+        """ValueError where the study has no data to train on."""
         if setting.trainer is None:
             raise ValueError("estimator: 'full' trains for real and needs --data; on a table use 'table'")
+
+    def prepare(self, space: SearchSpace, setting: Setting, *, seed: int) -> Sequence[Cost]:
+        """Nothing to pay."""
+        self.fits(setting)
+        assert setting.trainer is not None
         self._trainer: Trainer = setting.trainer
         self._setting = setting
         self._sign = 1.0 if setting.task.higher_is_better else -1.0

@@ -17,8 +17,8 @@ class TableLookup:
     table: an estimator that extrapolates them looks them up itself.
     """
 
-    def prepare(self, space: SearchSpace, setting: Setting, *, seed: int) -> Sequence[Cost]:
-        """Nothing to pay. ValueError where the study has no table or its clock has another unit."""
+    def fits(self, setting: Setting) -> None:
+        """ValueError where the study has no table or its clock has another unit."""
         if setting.table is None:
             raise ValueError("estimator: 'table' needs a table; use 'full' to train for real")
         if setting.unit not in ("epochs", "evaluations", setting.table.clock):
@@ -26,6 +26,11 @@ class TableLookup:
                 f"budget: the clock of the table {setting.table.name!r} is in {setting.table.clock}, "
                 f"so a budget is in {setting.table.clock}, epochs or evaluations, not in {setting.unit}"
             )
+
+    def prepare(self, space: SearchSpace, setting: Setting, *, seed: int) -> Sequence[Cost]:
+        """Nothing to pay."""
+        self.fits(setting)
+        assert setting.table is not None
         self._table, self._setting = setting.table, setting
         self._sign = 1.0 if setting.task.higher_is_better else -1.0
         return ()

@@ -75,6 +75,8 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"estimators": "table,table"}, "estimators: 'table' is named twice"),
     ({"estimators": "table[x=1]"}, "estimator 'table': parameter: 'x' is not one of none"),
     ({"estimators": "fewer_epochs[epochs=0]"}, "estimator 'fewer_epochs': epochs: 0 is not"),
+    ({"estimators": "fewer_epochs[epochs=99]"}, "estimator 'fewer_epochs': epochs: 99 is more than the 4 of"),
+    ({"estimators": "full"}, "estimator 'full': estimator: 'full' trains for real and needs --data"),
     ({"estimators": "fewer_epochs[epochs=two]"}, "estimator 'fewer_epochs': epochs: 'two' is not"),
     ({"estimators": "planted:scores[a=3]"}, "estimator 'planted:scores'"),
     ({"estimators": "builtins:len"}, "estimator|source"),
