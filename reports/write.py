@@ -93,16 +93,24 @@ def report_files(comparison: Comparison, study: Mapping[str, Json]) -> dict[str,
 
 
 def results(comparison: Comparison, grids: tuple[Grid, ...]) -> dict[str, Any]:
-    """All numbers, and for each cell of each table the groups of runs behind it; `groups` lists their keys."""
+    """All numbers, and for each cell of each table the groups of runs behind it; `groups` lists their keys.
+
+    The numbers of a cell are its `value` in full precision, with `low` and `high` where there is an interval.
+    """
     cells = [
         {
-            "table": grid.name, "row": i, "column": column.key, "text": cell.text, "numbers": plain(cell.numbers),
-            "mark": cell.mark, "groups": list(cell.groups),
+            "table": grid.name,
+            "row": i,
+            "column": column.key,
+            "text": cell.text,
+            "numbers": plain({k or "value": v for k, v in cell.numbers.items()}),
+            "mark": cell.mark,
+            "groups": list(cell.groups),
         }
         for grid in grids
         for i, row in enumerate(grid.rows)
         for column, cell in zip(grid.columns, row, strict=True)
-    ]  # fmt: skip
+    ]
     return {
         "schema": 1,
         "summary": summary_lines(comparison),
