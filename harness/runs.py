@@ -238,7 +238,7 @@ def _table(folder: str, digest: str) -> MappedTable:
 def _one_thread(spec: Mapping[str, Json]) -> Iterator[None]:
     """Torch's results depend on its number of threads, so runs that use torch use one."""
     torch_used = "torch" in spec["strategy"]["libraries"] or "torch" in spec["estimator"]["libraries"]
-    if not torch_used and "torch" not in sys.modules:
+    if not torch_used and sys.modules.get("torch") is None:
         yield
         return
     import torch
