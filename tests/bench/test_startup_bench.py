@@ -42,14 +42,12 @@ def _python(program):
 
 
 def test_help_costs_less_than_ten_bare_pythons():
-    turns = [(_python(HELP)[0], _python("pass")[0]) for _ in range(12)]
-    ours, bare = (min(times) for times in zip(*turns, strict=True))
-    between = median(a / b for a, b in turns)
-    print(
-        f"\n--help {1e3 * ours:.0f} ms, bare Python {1e3 * bare:.0f} ms of CPU: "
-        f"{ours / bare:.1f} times (goal < 10; median of turns {between:.1f})"
-    )
-    assert ours < 10 * bare
+    # Start-ups come in pairs, so that the machine's other load falls on both; the least times of both need not meet.
+    turns = [(_python(HELP)[0], _python("pass")[0]) for _ in range(15)]
+    ratio = median(ours / bare for ours, bare in turns)
+    ours, bare = (1e3 * median(times) for times in zip(*turns, strict=True))
+    print(f"\n--help {ours:.0f} ms, bare Python {bare:.0f} ms of CPU: {ratio:.1f} times (goal < 10)")
+    assert ratio < 10
 
 
 def test_help_imports_nothing_heavy():

@@ -178,20 +178,6 @@ def test_help_imports_nothing_heavy(desk, arguments):
     assert done.stderr.strip() == "[]"
 
 
-def test_help_starts_within_ten_times_a_bare_python(desk):
-    def fastest(arguments: list[str]) -> float:
-        times = []
-        for _ in range(7):
-            started = time.perf_counter()
-            subprocess.run([sys.executable, *arguments], cwd=desk, stdout=subprocess.DEVNULL, check=True)
-            times.append(time.perf_counter() - started)
-        return min(times)
-
-    ratio = fastest(["nasbed_cli.py", "--help"]) / fastest(["-c", "pass"])
-    print(f"nasbed --help takes {ratio:.1f} times a bare start of Python")
-    assert ratio < 10
-
-
 # --- wrong inputs ----------------------------------------------------------------------------------------------------
 
 TOY = ("compare", "--table", "toy", "--strategies")
