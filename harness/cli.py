@@ -18,6 +18,7 @@ from .console import (
     INTERRUPTED,
     OK,
     USAGE,
+    Json,
     Verbs,
     option_line,
     print_json,
@@ -53,7 +54,6 @@ app.add_typer(cli_table.app, name="table")
 app.add_typer(export_app, name="export")
 
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of store, report and mlflow.db.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
 _EXAMPLES = """
 \b
@@ -69,10 +69,9 @@ Examples:
 @app.callback()
 def _before() -> None:
     # Before numpy and torch are loaded: results must not depend on the number of cores.
-    from .executors import ONE_THREAD
+    from .executors import limit_threads
 
-    for name in ONE_THREAD:
-        os.environ.setdefault(name, "1")
+    limit_threads()
 
 
 @app.command(epilog=_EXAMPLES)

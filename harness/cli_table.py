@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .console import FAILED, OK, Verbs, print_json, progress, remark, say, usage
+from .console import FAILED, OK, Json, Verbs, print_json, progress, remark, say, usage
 
 app = typer.Typer(
     help="Precomputed tables: list, info, verify, build.",
@@ -20,7 +20,6 @@ app = typer.Typer(
 )
 
 Name = Annotated[str, typer.Argument(help="Name of an embedded table, or a folder.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Root = Annotated[Path | None, typer.Option("--data-root", help="Folder of data sets that are not embedded.")]
 
 

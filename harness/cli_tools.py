@@ -7,9 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .console import FAILED, OK, print_json, progress, remark, say, stop, usage
-
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+from .console import FAILED, OK, Json, print_json, progress, remark, say, stop, usage
 
 
 def register(app: typer.Typer) -> None:

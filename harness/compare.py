@@ -51,8 +51,9 @@ def carry_out(
     store = RunStore(out / "store")
     origin = _origin(store)
     finished = store.finished()
-    todo = [r for r in _distinct(plan.runs) if r.key not in finished]
-    total = len(_distinct(plan.runs))
+    distinct = {r.key: r for r in plan.runs}  # the same method under two labels is run once
+    todo = [r for key, r in distinct.items() if key not in finished]
+    total = len(distinct)
     if progress:
         progress(total - len(todo), total)
     folders = {name: str(table.folder.resolve()) for name, table in plan.tables.items()}
@@ -66,11 +67,6 @@ def carry_out(
             progress(done, total)
     store.write_study(_study_record(plan, failures, origin))
     return failures
-
-
-def _distinct(runs: Sequence[Planned]) -> list[Planned]:
-    """One of each key: the same method under two labels is run once."""
-    return list({r.key: r for r in runs}.values())
 
 
 def _failure(planned: Planned, error: BaseException, traceback: str) -> Failure:

@@ -6,12 +6,14 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 OK, FAILED, USAGE, INCONCLUSIVE, NOT_COMPARABLE, CRASHED, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
 
 def say(line: str) -> None:

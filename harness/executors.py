@@ -116,9 +116,14 @@ def _attempt_and_send(function: Function, index: int, task: Any) -> Outcome:
     return outcome
 
 
-def _pool(jobs: int) -> ProcessPoolExecutor:
+def limit_threads() -> None:
+    """One thread for the libraries that this process and its workers have yet to load, unless the user set another."""
     for name in ONE_THREAD:
-        os.environ.setdefault(name, "1")  # inherited by the workers, before they load a library that reads it
+        os.environ.setdefault(name, "1")
+
+
+def _pool(jobs: int) -> ProcessPoolExecutor:
+    limit_threads()
     # Spawned, not forked: torch's threads do not survive a fork.
     return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_start_worker)
 

@@ -105,7 +105,7 @@ def _open(study: Study) -> dict[str, MappedTable]:
 
 
 def _resolved(role: registry.Role, m: Method) -> dict[str, Json]:
-    field = role.removesuffix("ies") + "y" if role == "strategies" else "estimator"
+    field = registry.FIELDS[role]
     try:
         found = registry.load(role, m.name)
     except ValueError:

@@ -241,11 +241,7 @@ def _one_thread(spec: Mapping[str, Json]) -> Iterator[None]:
     if not torch_used and sys.modules.get("torch") is None:
         yield
         return
-    import torch
+    from ..protocols.training import one_thread
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         yield
-    finally:
-        torch.set_num_threads(threads)

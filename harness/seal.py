@@ -1,4 +1,4 @@
-"""The seal: the only place of the house that opens test values, and only after a run's last ask."""
+"""The seal: the only place of the harness that opens test values, and only after a run's last ask."""
 
 from __future__ import annotations
 
@@ -9,18 +9,7 @@ import numpy as np
 
 from ..protocols import FULL, Architecture, Incumbent, Json, SearchSpace, Setting
 from ..tabular import MappedTable
-from ..tabular.format import MISSING
-
-
-def unseal(table: MappedTable, pipeline: str) -> np.ndarray:
-    """Test metric of every training after the last epoch of a pipeline, (rows, seeds), NaN where missing."""
-    path = table.folder / "sealed" / f"test.{pipeline}.npy"
-    last = np.load(path, mmap_mode="r", allow_pickle=False)[:, :, -1]
-    values = np.array(last, np.float64)
-    if table.task.metric == "accuracy":
-        values[last == MISSING] = np.nan
-        values /= table.manifest["examples"]["test"]
-    return values
+from ..tabular.sealed import unseal
 
 
 def quality(values: np.ndarray) -> np.ndarray:

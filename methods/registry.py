@@ -20,6 +20,9 @@ from . import estimators, spaces, strategies
 
 Role = Literal["spaces", "strategies", "estimators"]
 
+FIELDS: Mapping[Role, str] = {"spaces": "space", "strategies": "strategy", "estimators": "estimator"}
+"""What error messages call one of each role."""
+
 _HOMES: Mapping[Role, ModuleType] = {"spaces": spaces, "strategies": strategies, "estimators": estimators}
 
 
@@ -39,7 +42,7 @@ def load(role: Role, name: str) -> Any:
     Raises:
         ValueError: Unknown name; the message lists the allowed ones and the closest.
     """
-    field = {"spaces": "space", "strategies": "strategy", "estimators": "estimator"}[role]
+    field = FIELDS[role]
     if ":" in name:
         return _direct(field, name)
     if name in {m.name for m in pkgutil.iter_modules(_HOMES[role].__path__)}:

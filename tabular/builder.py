@@ -164,18 +164,16 @@ def _shapes_and_costs(
 
 def train_bucket(bucket: Bucket) -> Shard:
     """Train all networks of a bucket."""
-    import torch
+    from ..protocols.training import PIPELINES, fit_stacked, load, load_test, one_thread
 
-    from ..protocols.training import PIPELINES, fit_stacked, load, load_test
-
-    torch.set_num_threads(1)
     root = Path(bucket.data_root) if bucket.data_root else None
     space, view = registry.space(bucket.space), load(bucket.data, root)
     members = [(Architecture(space.family, genes), seed) for genes, seed in bucket.members]
     networks = {(a, s): space.build(a, view.task) for a, s in members}
     started = time.perf_counter()
     evaluate = {"valid": view.valid, "test": load_test(bucket.data, root)}
-    correct, _ = fit_stacked(networks, view.train, evaluate, PIPELINES[bucket.pipeline])
+    with one_thread():
+        correct, _ = fit_stacked(networks, view.train, evaluate, PIPELINES[bucket.pipeline])
     counts = {k: v.astype(np.uint16) for k, v in correct.items()}
     return Shard(bucket, counts, time.perf_counter() - started, _machine())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from math import inf
 from pathlib import Path
@@ -42,8 +42,8 @@ class MappedTable:
 
     def __init__(self, folder: Path, *, verify: bool = False) -> None:
         manifest = read_manifest(folder)
-        if verify:
-            check_hashes(folder, manifest)
+        if verify and (changed := next(changes(folder, manifest), None)):
+            raise ValueError(changed)
         self.folder = folder
         self.name: str = manifest["name"]
         self.digest: str = manifest["digest"]
@@ -180,19 +180,20 @@ def read_manifest(folder: Path) -> dict[str, Json]:
     return manifest
 
 
-def check_hashes(folder: Path, manifest: Mapping[str, Json]) -> None:
-    """Compare every file with the manifest; ValueError names the first that differs."""
+def changes(folder: Path, manifest: Mapping[str, Json]) -> Iterator[str]:
+    """Whatever is not as it was written: missing and changed files, and costs that the manifest misstates."""
+    intact = True
     for name, expected in manifest["files"].items():
         path = folder / name
         if not path.is_file():
-            raise ValueError(f"files: {path} is missing")
-        if sha256(path) != expected:
-            raise ValueError(f"files: {path} does not have the sha256 of the manifest; the table was changed")
-    for pipeline, stated in manifest["median_cost"].items():
+            intact = False
+            yield f"files: {path} is missing"
+        elif sha256(path) != expected:
+            intact = False
+            yield f"files: {path} does not have the sha256 of the manifest; the table was changed"
+    for pipeline, stated in manifest["median_cost"].items() if intact else ():
         if stated != median_cost(folder, pipeline, manifest["epochs"][pipeline]):
-            raise ValueError(
-                f"median_cost: {folder / 'manifest.json'} states {stated} for {pipeline!r}, its costs do not"
-            )
+            yield f"median_cost: {folder / 'manifest.json'} states {stated} for {pipeline!r}, its costs do not"
 
 
 def _recorded(arrays: Mapping[str, np.ndarray], pipeline: str, epochs: Sequence[int]) -> _Recorded:

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from ..protocols import Architecture, DataView, Json, Pipeline, Split
-from ..protocols.streams import generator, integer, torch_generator
-from .format import MISSING, complete, sha256
-from .table import MappedTable, find, read_manifest
+from ..protocols.streams import generator, integer
+from .format import complete
+from .sealed import unseal
+from .table import MappedTable, changes, find, read_manifest
 
 NEAREST = 200
 LIMIT = 2.0
@@ -132,7 +133,7 @@ def verify(
         return Verification(str(folder), True)
     table = MappedTable(folder)
     pipelines, view, test = _trainable(table, data_root)
-    values = {p: _recorded(table, p) for p in pipelines}
+    values = {p: unseal(table, p) for p in pipelines}
     share = _left_out_share(values)
     entries = tuple(_retrain(table, pipelines, view, test, values, retrain, seed, progress))
     from scipy.stats import binom
@@ -148,13 +149,7 @@ def _problems(folder: Path) -> list[str]:
         manifest = read_manifest(folder)
     except ValueError as error:
         return [str(error)]
-    found = []
-    for name, expected in manifest["files"].items():
-        if not (folder / name).is_file():
-            found.append(f"files: {folder / name} is missing")
-        elif sha256(folder / name) != expected:
-            found.append(f"files: {folder / name} does not have the sha256 of the manifest")
-    if found:
+    if found := list(changes(folder, manifest)):
         return found
     try:
         arrays = {
@@ -184,13 +179,6 @@ def _trainable(table: MappedTable, data_root: Path | None) -> tuple[dict[str, Pi
     if len(table.seeds) < FEWEST_SEEDS:
         raise ValueError(f"seeds: the table {table.name!r} has {len(table.seeds)}; retraining needs {FEWEST_SEEDS}")
     return {p: PIPELINES[p] for p in table.pipelines}, view, load_test(table.task.name, data_root)
-
-
-def _recorded(table: MappedTable, pipeline: str) -> np.ndarray:
-    """Test accuracy after the last epoch, float64 (rows, seeds), NaN where missing."""
-    path = table.folder / "sealed" / f"test.{pipeline}.npy"
-    last = np.load(path, mmap_mode="r", allow_pickle=False)[:, :, -1]
-    return np.where(last == MISSING, np.nan, last / table.manifest["examples"]["test"])
 
 
 def _spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -281,22 +269,9 @@ def _retrain(
 
 def _train(table: MappedTable, a: Architecture, pipeline: Pipeline, view: DataView, test: Split, seed: int) -> float:
     """Test accuracy of one training from scratch, by the reference trainer."""
-    import torch
+    from ..protocols.training import fit_from_seed, one_thread
 
-    from ..protocols.training import fit, materialise
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        network = materialise(table.space.build(a, view.task), torch_generator(seed, "init", a))
-        correct = fit(
-            network,
-            view.train,
-            {"test": test},
-            replace(pipeline, **table.space.training(a)),
-            order=generator(seed, "data-order", a),
-            noise_seed=integer(seed, "network-noise", a),
-        )
-    finally:
-        torch.set_num_threads(threads)
+    pipeline = replace(pipeline, **table.space.training(a))
+    with one_thread():
+        _, correct = fit_from_seed(table.space.build(a, view.task), a, seed, view.train, {"test": test}, pipeline)
     return float(correct["test"][-1] / len(test))

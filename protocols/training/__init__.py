@@ -13,7 +13,7 @@ from .flops import training_flops
 from .pipelines import PIPELINES
 
 if TYPE_CHECKING:
-    from .reference import ReferenceTrainer, arithmetic, fit, materialise
+    from .reference import ReferenceTrainer, arithmetic, fit, fit_from_seed, materialise, one_thread
     from .stacked import fit_stacked
 
 __all__ = [
@@ -22,10 +22,12 @@ __all__ = [
     "ReferenceTrainer",
     "arithmetic",
     "fit",
+    "fit_from_seed",
     "fit_stacked",
     "load",
     "load_test",
     "materialise",
+    "one_thread",
     "training_flops",
 ]
 
@@ -33,8 +35,10 @@ _HOME = {
     "ReferenceTrainer": "reference",
     "arithmetic": "reference",
     "fit": "reference",
+    "fit_from_seed": "reference",
     "fit_stacked": "stacked",
     "materialise": "reference",
+    "one_thread": "reference",
 }
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from math import cos, inf, pi
 from typing import TYPE_CHECKING
@@ -124,6 +125,58 @@ def fit(
     return correct
 
 
+def fit_from_seed(
+    network: nn.Module,
+    architecture: Architecture,
+    seed: int,
+    train: Split,
+    evaluate: Mapping[str, Split],
+    pipeline: Pipeline,
+    *,
+    init: Weights | None = None,
+    epochs: int | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> tuple[nn.Module, dict[str, np.ndarray]]:
+    """One whole training: initial weights, order of examples and noise are streams of (seed, architecture).
+
+    Args:
+        network: On the meta device.
+        architecture: Keys the streams.
+        seed: Training seed.
+        train: See `fit`, as for the arguments that follow.
+        evaluate: See `fit`.
+        pipeline: See `fit`.
+        init: Weights to start from, instead of the stream's.
+        epochs: See `fit`.
+        device: See `fit`.
+        progress: See `fit`.
+
+    Returns:
+        The trained network, and what `fit` counted.
+    """
+    network = materialise(network, torch_generator(seed, "init", architecture))
+    if init is not None:
+        network.load_state_dict(dict(init))
+    order, noise = generator(seed, "data-order", architecture), integer(seed, "network-noise", architecture)
+    correct = fit(
+        network, train, evaluate, pipeline,
+        order=order, noise_seed=noise, epochs=epochs, device=device, progress=progress,
+    )  # fmt: skip
+    return network, correct
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch's results depend on its number of threads: inside, it uses one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _train_epoch(
     network: nn.Module,
     x: torch.Tensor,
@@ -207,16 +260,14 @@ class ReferenceTrainer:
         view = _required(setting)
         pipeline, epochs = self._schedule(architecture, setting, fidelity)
         started = time.perf_counter()
-        network = materialise(self.space.build(architecture, setting.task), torch_generator(seed, "init", architecture))
-        if init is not None:
-            network.load_state_dict(dict(init))
-        correct = fit(
-            network,
+        network, correct = fit_from_seed(
+            self.space.build(architecture, setting.task),
+            architecture,
+            seed,
             view.train,
             {"valid": view.valid},
             pipeline,
-            order=generator(seed, "data-order", architecture),
-            noise_seed=integer(seed, "network-noise", architecture),
+            init=init,
             epochs=epochs,
             device=self.device,
             progress=self.progress,

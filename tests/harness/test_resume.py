@@ -75,7 +75,7 @@ def test_a_study_killed_at_twenty_random_points_ends_in_the_same_bytes(
 def test_killed_with_two_processes_it_ends_in_the_same_bytes(
     undisturbed: tuple[Path, float], fields: dict[str, Any], tmp_path: Path
 ) -> None:
-    met = interrupted(tmp_path / "killed", 2, 4, 3.0, fields)
+    met = interrupted(tmp_path / "killed", 2, 4, undisturbed[1] / 16, fields)
     assert met >= 1
     assert contents(tmp_path / "killed") == contents(undisturbed[0])
 
@@ -84,7 +84,7 @@ def test_killed_with_two_processes_it_ends_in_the_same_bytes(
 def test_killed_with_two_processes_at_twenty_points(
     undisturbed: tuple[Path, float], fields: dict[str, Any], tmp_path: Path
 ) -> None:
-    assert interrupted(tmp_path / "killed", 2, 20, 2.0, fields) >= 1
+    assert interrupted(tmp_path / "killed", 2, 20, undisturbed[1] / 16, fields) >= 1
     assert contents(tmp_path / "killed") == contents(undisturbed[0])
 
 
