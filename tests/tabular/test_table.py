@@ -19,6 +19,7 @@ from nasbed.methods import registry
 from nasbed.protocols import FULL, Architecture, Fidelity, MissingEntry, Pipeline, Task
 from nasbed.tabular import MappedTable, embedded, find, open_table, write_table
 from nasbed.tabular.format import MISSING
+from nasbed.tabular.verify import verify
 
 NAME = "mlp[hidden=1;widths=8;dropout=no]"
 SPACE = registry.space(NAME)
@@ -341,6 +342,19 @@ def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
+
+
+def test_a_misstated_median_cost_is_seen(tmp_path: Path) -> None:
+    """It sets default budgets, and is no part of the digest."""
+    folder = plain(tmp_path / "t").folder
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["median_cost"]["base"] *= 2
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="median_cost: .*manifest.json states"):
+        open_table(folder, verify=True)
+    found = verify(folder)
+    assert not found.passed
+    assert [p.partition(":")[0] for p in found.problems] == ["median_cost"]
 
 
 @pytest.mark.parametrize("name", ["valid.base.npy", "cost.base.npy", "sealed/test.base.npy"])
