@@ -350,7 +350,7 @@ def test_a_misstated_median_cost_is_seen(tmp_path: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["median_cost"]["base"] *= 2
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match="median_cost: .*manifest.json states"):
+    with pytest.raises(ValueError, match=r"median_cost: .*manifest\.json states"):
         open_table(folder, verify=True)
     found = verify(folder)
     assert not found.passed
