@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from math import prod
 from operator import contains
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..protocols import Architecture, Json
+from ..protocols import Architecture
+from .base import Space, configspace, import_configspace
+from .graph import Graph, Node
+
+if TYPE_CHECKING:
+    from ConfigSpace import ConfigurationSpace
 
 # rng.integers draws int64; larger spaces are sampled gene by gene.
 _LARGEST_DRAW = 2**63 - 1
 
 
-class Categorical:
+class Categorical(Space):
     """A finite product of gene values, numbered in lexicographic order (the first gene varies slowest).
 
     >>> space = Categorical("toy", "toy", [(0, 1, 2), (5, 7)])
@@ -23,24 +29,42 @@ class Categorical:
     >>> [b.genes for b in space.neighbours(space.at(3))]
     [(0, 7), (2, 7), (1, 5)]
 
-    A space derives from this class and adds `from_options`, `features`, `build`, `text`, `parse` and, where
+    A space derives from this class and adds `from_options`, `graphs`, `build`, `text`, `parse` and, where
     it merges architectures, `levels` and `canonical`. The moves trust their arguments to be members; `check`,
     `index` and `encode` do not.
 
+    Args:
+        family: See `Space`.
+        name: See `Space`.
+        values: Allowed values per gene.
+        genes: What each gene is called, in errors and in ConfigSpace; default: gene_0, gene_1, ...
+        labels: Per gene, what its values are called, where not by their number.
+        ordinal: Genes whose values have an order, for ConfigSpace.
+        moves: (gene, value) -> the values one edit away, ascending, a symmetric relation; default: all others.
+
     Attributes:
-        family: Name without restriction.
-        name: Full name; spaces of one class and name are equal.
         values: Allowed values per gene, ascending.
         size: Number of members, exact.
     """
 
-    levels: tuple[str, ...] = ("raw",)
-
-    def __init__(self, family: str, name: str, values: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self,
+        family: str,
+        name: str,
+        values: Sequence[Sequence[int]],
+        *,
+        genes: Sequence[str] = (),
+        labels: Sequence[Mapping[int, str]] = (),
+        ordinal: Collection[int] = (),
+        moves: Callable[[int, int], Sequence[int]] | None = None,
+    ) -> None:
         self.family = family
         self.name = name
         self.values = tuple(tuple(sorted(allowed)) for allowed in values)
         self.size = prod(map(len, self.values))
+        self.gene_names = tuple(genes) or tuple(f"gene_{i}" for i in range(len(self.values)))
+        self._labels = tuple(labels) or ({},) * len(self.values)
+        self._ordinal = frozenset(ordinal)
         radices = [len(allowed) for allowed in self.values]
         self._counts = np.array(radices)
         strides = [prod(radices[i + 1 :]) for i in range(len(radices))]
@@ -54,21 +78,12 @@ class Categorical:
         self._descending = tuple((allowed, len(allowed)) for allowed in reversed(self.values))
         # Per gene that can change: its position, and the other values for each present value.
         self._moves = tuple(
-            (i, {v: tuple(w for w in allowed if w != v) for v in allowed})
+            (i, {v: tuple(moves(i, v) if moves else (w for w in allowed if w != v)) for v in allowed})
             for i, allowed in enumerate(self.values)
             if len(allowed) > 1
         )
-        steps = [len(self.values[i]) - 1 for i, _ in self._moves]
-        self._steps = steps[0] if len(set(steps)) == 1 else None
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and isinstance(other, Categorical) and other.name == self.name
-
-    def __hash__(self) -> int:
-        return hash((type(self), self.name))
-
-    def __repr__(self) -> str:
-        return self.name
+        steps = {len(others) for _, alternatives in self._moves for others in alternatives.values()}
+        self._steps = steps.pop() if len(steps) == 1 else None
 
     def check(self, a: Architecture) -> None:
         """Raise ValueError, naming the offending gene, unless `a` is a member."""
@@ -81,7 +96,9 @@ class Categorical:
             raise ValueError(f"{self.name}: {a} has {len(a.genes)} genes; allowed: {len(self.values)}")
         for i, (gene, allowed) in enumerate(zip(a.genes, self.values, strict=True)):
             if gene not in allowed:
-                raise ValueError(f"{self.name}: gene {i} of {a} is {gene}; allowed: {', '.join(map(str, allowed))}")
+                raise ValueError(
+                    f"{self.name}: gene {i} ({self.gene_names[i]}) of {a} is {gene}; allowed: {_listed(allowed)}"
+                )
 
     def options(self, prefix: tuple[int, ...]) -> tuple[int, ...]:
         """Values of the next gene after `prefix`, ascending; they do not depend on the genes before."""
@@ -134,26 +151,44 @@ class Categorical:
             for v in others[genes[i]]
         ]
 
-    def canonical(self, a: Architecture, level: str | None = None) -> Architecture:
-        """`a` itself: without a rule of its own, a space merges nothing."""
-        self.check_level(level)
-        return a
-
-    def check_level(self, level: str | None) -> None:
-        """Raise ValueError unless `level` is None or one of `levels`."""
-        if level is not None and level not in self.levels:
-            raise ValueError(f"{self.name}: level {level!r} is unknown; allowed: {', '.join(self.levels)}")
-
-    def encode(self, a: Architecture) -> np.ndarray:
+    def one_hot(self, a: Architecture) -> np.ndarray:
         """One-hot code per gene, side by side: float64 (sum of the numbers of values,)."""
-        self.check(a)
         code = np.zeros(int(self._counts.sum()))
         code[[column[gene] for column, gene in zip(self._columns, a.genes, strict=True)]] = 1.0
         return code
 
-    def training(self, a: Architecture) -> Mapping[str, Json]:
-        """Empty: no gene is a training hyper-parameter."""
-        return {}
+    def label(self, gene: int, value: int) -> str:
+        """What a value of a gene is called."""
+        return self._labels[gene].get(value, str(value))
+
+    def graphs(self, a: Architecture) -> Mapping[str, Graph]:
+        """The genes in a row: what a space has that says no more of its networks."""
+        row = [f"{name} {self.label(i, v)}" for i, (name, v) in enumerate(zip(self.gene_names, a.genes, strict=True))]
+        nodes = tuple(map(Node, ["input", *row, "output"]))
+        return {"genes": Graph(nodes, tuple((i, i + 1, "") for i in range(len(nodes) - 1)))}
+
+    def to_configspace(self) -> ConfigurationSpace:
+        """One categorical or ordinal hyper-parameter a gene, its choices the values' labels."""
+        library = import_configspace()
+        hyperparameters = []
+        for i, (name, allowed) in enumerate(zip(self.gene_names, self.values, strict=True)):
+            choices = [self.label(i, v) for v in allowed]
+            if i in self._ordinal:
+                hyperparameters.append(library.OrdinalHyperparameter(name, choices))
+            else:
+                hyperparameters.append(library.CategoricalHyperparameter(name, choices))
+        return configspace(self.name, hyperparameters)
+
+    def from_configspace(self, configuration: Mapping[str, object]) -> Architecture:
+        """The member that a configuration stands for; ValueError names the hyper-parameter."""
+        genes = []
+        for i, (name, allowed) in enumerate(zip(self.gene_names, self.values, strict=True)):
+            choices = {self.label(i, v): v for v in allowed}
+            chosen = str(configuration[name]) if name in configuration else "missing"
+            if chosen not in choices:
+                raise ValueError(f"{self.name}: hyper-parameter {name!r} is {chosen}; allowed: {_listed(choices)}")
+            genes.append(choices[chosen])
+        return Architecture(self.family, tuple(genes))
 
     def index(self, a: Architecture) -> int:
         """Position of `a` in lexicographic order, 0 <= index < size; ValueError unless `a` is a member."""
@@ -178,6 +213,12 @@ class Categorical:
             genes.append(allowed[rank])
         genes.reverse()
         return Architecture(self.family, tuple(genes))
+
+
+def _listed(allowed: Collection[object]) -> str:
+    """The values as text, the middle left out where they are many."""
+    texts = list(map(str, allowed))
+    return ", ".join(texts if len(texts) <= 12 else [*texts[:10], "...", texts[-1]])
 
 
 def full_name(family: str, options: Mapping[str, str]) -> str:

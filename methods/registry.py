@@ -76,27 +76,40 @@ def _direct(field: str, name: str) -> Any:
 
 
 def space(name: str) -> SearchSpace:
-    """The space of a full name, `family` or `family[key=value,value;key=value]`.
+    """The space of a full name: `name`, `name[key=value,value;key=value]`, or `wrapper(name)[key=value]`.
 
     >>> space("mlp[hidden=2;widths=8,16;dropout=no]").size
     72
     """
-    family, options = split_name(name)
-    found: SearchSpace = load("spaces", family).from_options(options)
+    base, options = split_name(name)
+    found: SearchSpace = load("spaces", base).from_options(options)
     return found
+
+
+def family(name: str) -> str:
+    """A space's name without its restrictions, those of wrapped spaces included.
+
+    >>> family("stacked(nb201[ops=none,skip_connect])[channels=8,16]")
+    'stacked(nb201)'
+    """
+    return re.sub(r"\[[^\[\]]*\]", "", name)
 
 
 def split_name(text: str) -> tuple[str, dict[str, tuple[str, ...]]]:
     """Read `name[key=value,value;key=value]`, the syntax of restrictions and of parameters.
 
+    What stands in parentheses, as in `wrapper(name)[key=value]`, is the option `of`.
+
     >>> split_name("nb201[ops=none,skip_connect]")
     ('nb201', {'ops': ('none', 'skip_connect')})
+    >>> split_name("stacked(nb201[ops=none,skip_connect])")
+    ('stacked', {'of': ('nb201[ops=none,skip_connect]',)})
     """
-    match = re.fullmatch(r"([^\[\]]+)(?:\[([^\[\]]*)\])?", text.strip())
+    match = re.fullmatch(r"([^\[\]()]+)(?:\((.+)\))?(?:\[([^\[\]]*)\])?", text.strip())
     if not match:
         raise ValueError(f"name: {text!r} is not of the form NAME or NAME[KEY=VALUE,VALUE;KEY=VALUE]")
-    options: dict[str, tuple[str, ...]] = {}
-    for part in filter(None, (match[2] or "").split(";")):
+    options: dict[str, tuple[str, ...]] = {} if match[2] is None else {"of": (match[2].strip(),)}
+    for part in filter(None, (match[3] or "").split(";")):
         key, equals, values = part.partition("=")
         if not equals or not key.strip() or not values.strip():
             raise ValueError(f"name: {part!r} in {text!r} is not of the form KEY=VALUE,VALUE")

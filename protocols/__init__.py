@@ -2,10 +2,11 @@
 
 from .architecture import Architecture
 from .budget import COST_KINDS, UNITS, Budget, Cost, CostKind, Unit
+from .drawing import Drawing
 from .estimator import PerformanceEstimator, Setting
 from .proposal import FULL, Fidelity, Observation, Proposal, Status
 from .record import SCHEMA, Call, Incumbent, RunRecord, Stopped
-from .space import IndexedSpace, SearchSpace
+from .space import CellSpace, IndexedSpace, SearchSpace
 from .strategy import Checkpointable, SearchStrategy, WeightSharingStrategy
 from .table import Entry, MissingEntry, Table
 from .task import Curve, DataView, Json, Pipeline, Split, Task, Trainer, Weights
@@ -18,11 +19,13 @@ __all__ = [
     "Architecture",
     "Budget",
     "Call",
+    "CellSpace",
     "Checkpointable",
     "Cost",
     "CostKind",
     "Curve",
     "DataView",
+    "Drawing",
     "Entry",
     "Fidelity",
     "Incumbent",

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from .architecture import Architecture
+from .drawing import Drawing
 from .task import Json, Task
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
+    from ConfigSpace import ConfigurationSpace
 
 
 @runtime_checkable
@@ -39,6 +41,11 @@ class SearchSpace(Protocol):
     @property
     def levels(self) -> tuple[str, ...]:
         """Names of the canonicalisation levels, the default first: it preserves function and parameters."""
+        ...
+
+    @property
+    def encodings(self) -> tuple[str, ...]:
+        """Names of the encodings, the default first: `one_hot` in every space of ours, and `path`."""
         ...
 
     @classmethod
@@ -77,8 +84,8 @@ class SearchSpace(Protocol):
         """The representative of the class of `a`; idempotent. At the default level a member of this space."""
         ...
 
-    def encode(self, a: Architecture) -> np.ndarray:
-        """Feature vector for models, float64 (d,) with one d for the whole space."""
+    def encode(self, a: Architecture, encoding: str | None = None) -> np.ndarray:
+        """Feature vector for models, float64 (d,) with one d for the whole space and encoding."""
         ...
 
     def features(self, a: Architecture, task: Task) -> Mapping[str, float]:
@@ -91,6 +98,18 @@ class SearchSpace(Protocol):
 
     def training(self, a: Architecture) -> Mapping[str, Json]:
         """Training hyper-parameters that are genes of `a`; empty for most spaces."""
+        ...
+
+    def draw(self, a: Architecture) -> Drawing:
+        """A picture of `a`; equal architectures, equal bytes."""
+        ...
+
+    def to_configspace(self) -> ConfigurationSpace:
+        """The space for users of ConfigSpace; ImportError says how to install it."""
+        ...
+
+    def from_configspace(self, configuration: Mapping[str, object]) -> Architecture:
+        """The member that a configuration of `to_configspace` stands for; ValueError names the parameter."""
         ...
 
     def text(self, a: Architecture) -> str:
@@ -112,4 +131,28 @@ class IndexedSpace(SearchSpace, Protocol):
 
     def at(self, index: int) -> Architecture:
         """The member at a position; the inverse of `index`."""
+        ...
+
+
+@runtime_checkable
+class CellSpace(SearchSpace, Protocol):
+    """A space whose members are cells, or pairs of them, which networks of any size stack."""
+
+    @property
+    def cell_inputs(self) -> int:
+        """How many earlier outputs a cell reads: 1 or 2."""
+        ...
+
+    @property
+    def has_reduction(self) -> bool:
+        """Whether members hold a cell of their own that halves height and width."""
+        ...
+
+    def cell(self, a: Architecture, channels: int, *, reduction: bool) -> torch.nn.Module:
+        """One cell of `a`, uninitialised, on the meta device.
+
+        Its forward takes `cell_inputs` tensors (n, channels, height, width) of one size, the oldest first, and
+        returns (n, `out_channels`, height', width'), where `out_channels` is an attribute of the module and the
+        size is halved, rounded up, if `reduction`, which needs `has_reduction`.
+        """
         ...

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING
 from ..task import Pipeline, Task
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
+
+
+def forward_flops(network: nn.Module, task: Task) -> int:
+    """FLOPs of the forward pass of one example; see `network_flops`."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as forward, torch.no_grad():
+        network(_examples(task))
+    return int(forward.get_total_flops()) // 2
 
 
 def network_flops(network: nn.Module, task: Task) -> tuple[int, int]:
@@ -22,16 +33,19 @@ def network_flops(network: nn.Module, task: Task) -> tuple[int, int]:
         network: On the meta device, so that nothing is computed.
         task: Gives the input shape and the number of classes.
     """
-    import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    x = torch.empty(2, *task.shape, device="meta")
-    with FlopCounterMode(display=False) as forward, torch.no_grad():
-        network(x)
     with FlopCounterMode(display=False) as both:
-        network(x).sum().backward()
+        network(_examples(task)).sum().backward()
     network.zero_grad(set_to_none=True)
-    return forward.get_total_flops() // 2, both.get_total_flops() // 2
+    return forward_flops(network, task), int(both.get_total_flops()) // 2
+
+
+def _examples(task: Task) -> torch.Tensor:
+    import torch
+
+    kind = torch.int64 if task.kind == "text" else torch.float32
+    return torch.empty(2, *task.shape, device="meta", dtype=kind)
 
 
 def training_flops(network: nn.Module, task: Task, pipeline: Pipeline, n_train: int, n_valid: int) -> float:
