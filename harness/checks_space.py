@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from math import isfinite, sqrt
+from math import isfinite, prod, sqrt
 from typing import Any
 from unittest import SkipTest
 
@@ -30,15 +30,15 @@ TASKS = (
 def has_the_methods(space: SearchSpace) -> None:
     """It has every method and property of the contract; the family is the name without its restriction."""
     require(isinstance(space, SearchSpace), f"{space!r} lacks a method or property of nasbed.protocols.SearchSpace")
-    family, _ = registry.split_name(space.name)
+    family = registry.family(space.name)
     require(family == space.family, f"name: {space.name!r} does not begin with the family {space.family!r}")
     require(len(space.levels) > 0, f"{space.name}: levels is empty; it needs at least the default")
 
 
 def name_round_trips(space: SearchSpace) -> None:
     """The full name, restriction included, gives an equal space."""
-    family, options = registry.split_name(space.name)
-    known = family in registry.names("spaces")
+    base, options = registry.split_name(space.name)
+    known = base in registry.names("spaces")
     again = registry.space(space.name) if known else type(space).from_options(options)
     for field in ("name", "family", "size", "levels"):
         one, two = getattr(space, field), getattr(again, field)
@@ -204,6 +204,22 @@ def canonical_stays_inside(space: SearchSpace) -> None:
         require(one == two, f"{space.name}: {a} has {one:g} parameters, its representative {b} has {two:g}")
 
 
+def canonical_preserves_the_function(space: SearchSpace) -> None:
+    """At the default level a member and its representative are one function, as weights shared between both show."""
+    from .checks_sameness import same_function
+
+    task, moved = _task(space), 0
+    for a in some(space, 200):
+        b = space.canonical(a)
+        if a != b and moved < 4:
+            moved += 1
+            one, two = space.build(a, task), space.build(b, task)
+            same = same_function(one, two, task)
+            require(same, f"{space.name}: {a} and its representative {b} are different functions of their weights")
+    if not moved:
+        raise SkipTest("every member represents itself")
+
+
 def text_round_trips(space: SearchSpace) -> None:
     """`parse` reads `text` back, `Architecture.parse` reads `str` back, and no two members share a text."""
     members = some(space, 40)
@@ -230,15 +246,63 @@ def index_round_trips(space: SearchSpace) -> None:
         refused(lambda i=i: space.at(i), f"{space.name}: at({i})")  # type: ignore[misc]
 
 
-def encode_is_a_fixed_length_vector(space: SearchSpace) -> None:
-    """`encode` gives float64 vectors, finite, of one length."""
-    codes = [(a, space.encode(a)) for a in some(space, 40)]
-    length = codes[0][1].shape
-    for a, code in codes:
-        require(code.dtype == np.float64, f"{space.name}: encode({a}) has the type {code.dtype}, not float64")
-        require(code.ndim == 1, f"{space.name}: encode({a}) has {code.ndim} axes, not 1")
-        require(code.shape == length, f"{space.name}: encode({a}) has the shape {code.shape}, others have {length}")
-        require(bool(np.isfinite(code).all()), f"{space.name}: encode({a}) holds a value that is not finite")
+def encodings_are_fixed_length_vectors(space: SearchSpace) -> None:
+    """Every encoding gives float64 vectors, finite, of one length; no name means the first."""
+    require("one_hot" in space.encodings, f"{space.name}: encodings are {space.encodings}, without 'one_hot'")
+    members = some(space, 40)
+    for encoding in space.encodings:
+        codes = [(a, space.encode(a, encoding)) for a in members]
+        length = codes[0][1].shape
+        for a, code in codes:
+            what = f"{space.name}: encode({a}, {encoding!r})"
+            require(code.dtype == np.float64, f"{what} has the type {code.dtype}, not float64")
+            require(code.ndim == 1, f"{what} has {code.ndim} axes, not 1")
+            require(code.shape == length, f"{what} has the shape {code.shape}, others have {length}")
+            require(bool(np.isfinite(code).all()), f"{what} holds a value that is not finite")
+    [a] = members[:1]
+    same = np.array_equal(space.encode(a), space.encode(a, space.encodings[0]))
+    require(same, f"{space.name}: the default encoding is not the first")
+    refused(lambda: space.encode(a, "no such encoding"), f"{space.name}: the encoding 'no such encoding'")
+
+
+def one_hot_tells_members_apart(space: SearchSpace) -> None:
+    """No two members share their one-hot encoding."""
+    codes = Counter(space.encode(a, "one_hot").tobytes() for a in some(space, 40))
+    require(max(codes.values()) == 1, f"{space.name}: two members have one and the same one-hot encoding")
+
+
+def draw_gives_a_picture(space: SearchSpace) -> None:
+    """`draw` gives an SVG of its own size, without scripts or links, the same for equal architectures."""
+    from xml.etree import ElementTree
+
+    for a in some(space, 8):
+        picture = space.draw(a)
+        root = ElementTree.fromstring(picture)
+        what = f"{space.name}: the drawing of {a}"
+        require(root.tag.endswith("}svg"), f"{what} is a {root.tag}, not an svg")
+        require(all(float(root.get(key, "0")) > 0 for key in ("width", "height")), f"{what} has no size")
+        foreign = [e.tag for e in root.iter() if e.tag.endswith(("}script", "}image", "}a", "}foreignObject"))]
+        require(not foreign, f"{what} holds {foreign[:1]}")
+        require(picture._repr_svg_() == picture == space.draw(a), f"{what} differs from call to call")
+
+
+def configspace_round_trips(space: SearchSpace) -> None:
+    """Configurations of `to_configspace` are members, and its size is that of the space where it is finite."""
+    try:
+        import ConfigSpace  # noqa: F401
+    except ImportError:
+        raise SkipTest("ConfigSpace is not installed") from None
+    configurations = space.to_configspace()
+    seen = set()
+    for configuration in configurations.sample_configuration(30):
+        a = space.from_configspace(dict(configuration))
+        inside(space, a, f"the member for {dict(configuration)}")
+        seen.add(a)
+    require(len(seen) > 1 or space.size == 1, f"{space.name}: 30 configurations all give the same member")
+    if space.size is not None and not configurations.conditions:  # otherwise the library gives a bound only
+        size = prod(hyperparameter.size for hyperparameter in configurations.values())
+        require(size == space.size, f"{space.name}: {space.size} members, but {size} configurations")
+    refused(lambda: space.from_configspace({}), f"{space.name}: a configuration without hyper-parameters")
 
 
 def features_are_complete(space: SearchSpace) -> None:
@@ -371,9 +435,13 @@ SPACE_CHECKS: tuple[Callable[[Any], None], ...] = (
     neighbours_are_symmetric,
     canonical_is_idempotent,
     canonical_stays_inside,
+    canonical_preserves_the_function,
     text_round_trips,
     index_round_trips,
-    encode_is_a_fixed_length_vector,
+    encodings_are_fixed_length_vectors,
+    one_hot_tells_members_apart,
+    draw_gives_a_picture,
+    configspace_round_trips,
     features_are_complete,
     params_are_those_of_the_network,
     build_is_on_the_meta_device,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from ..protocols import Drawing
-from .graph import Graph
+from .graph import Edge, Graph, Node
 
 # Okabe & Ito's palette for colour-blind readers, black and yellow left out, then darker relatives of it.
 _PALETTE = (
@@ -21,8 +21,9 @@ _PALETTE = (
     "#2f6f73",
     "#a23b72",
 )
-_GAP, _MARGIN, _ROW, _CHARACTER = 46.0, 14.0, 46.0, 6.3
+_GAP, _MARGIN, _ROW, _CHARACTER = 46.0, 14.0, 36.0, 6.3
 _BOX = 24.0
+_CROWDED = 7
 
 Point = tuple[float, float]
 
@@ -42,7 +43,8 @@ def draw(graphs: Mapping[str, Graph], operations: Sequence[str], *, title: str) 
         if len(graphs) > 1:
             parts.append(f'<text class="name" x="{_MARGIN:g}" y="{y + 15:.1f}">{escape(name)}</text>')
             y += 20
-        body, wide, high = _graph(graph, colours, y)
+        crowded = sum(bool(o) for _, _, o in graph.edges) >= _CROWDED and not graph.places
+        body, wide, high = _graph(_boxed(graph) if crowded else graph, colours, y)
         parts += body
         width, y = max(width, wide), y + high
     style = (
@@ -61,6 +63,26 @@ def draw(graphs: Mapping[str, Graph], operations: Sequence[str], *, title: str) 
     )
 
 
+def _boxed(graph: Graph) -> Graph:
+    """The same graph with a node for each operation on an edge: many labels on lines could not be read."""
+    nodes: list[Node] = []
+    edges: list[Edge] = []
+    place: list[int] = []
+    for i, node in enumerate(graph.nodes):
+        arriving = []
+        for source, operation in graph.incoming[i]:
+            if operation:
+                edges.append((place[source], len(nodes), ""))
+                arriving.append(len(nodes))
+                nodes.append(Node("", operation))
+            else:
+                arriving.append(place[source])
+        place.append(len(nodes))
+        edges += [(source, len(nodes), "") for source in arriving]
+        nodes.append(node)
+    return Graph(tuple(nodes), tuple(edges), graph.inputs)
+
+
 def _graph(graph: Graph, colours: Mapping[str, str], top: float) -> tuple[list[str], float, float]:
     """SVG elements of one graph whose upper edge is at `top`, its width and its height."""
     widths = [max(_BOX, _CHARACTER * len(_label(graph, i)) + 14) for i in range(len(graph.nodes))]
@@ -74,7 +96,7 @@ def _graph(graph: Graph, colours: Mapping[str, str], top: float) -> tuple[list[s
     at = [(x, y + shift) for x, y in places]
     lines, labels = [], []
     for (source, target, operation), bend in zip(graph.edges, bends, strict=True):
-        colour = colours.get(operation, "#777")
+        colour = colours.get(operation or graph.nodes[target].operation or graph.nodes[source].operation, "#777")
         curve, middle = _curve(at[source], at[target], widths[source], widths[target], bend)
         lines.append(f'<path d="{curve}" fill="none" stroke="{colour}" stroke-width="1.6" marker-end="url(#a)"/>')
         if operation:
@@ -110,7 +132,7 @@ def _places(graph: Graph, widths: Sequence[float]) -> list[Point]:
         if operation:  # the label of the edge must fit before its target
             column = spots[target][0]
             span = max(1.0, column - spots[source][0])
-            space[column] = max(space[column], (_CHARACTER * len(operation) + 16) / span)
+            space[column] = max(space[column], (_CHARACTER * len(operation) + 26) / span)
     x, middle = _MARGIN, {}
     for k, column in enumerate(columns):
         wide = max(w for w, (c, _) in zip(widths, spots, strict=True) if c == column)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import compress, pairwise, product
 from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...protocols import Architecture, Json, Task
+from ...protocols import Architecture, Task
+from ..base import Space, configspace, import_configspace
+from ..graph import Graph, Node
 
 if TYPE_CHECKING:
     import torch
+    from ConfigSpace import ConfigurationSpace
 
 __all__ = ["MLP"]
 
@@ -22,7 +25,7 @@ DROPOUT, OUTPUT = 29, 30
 DROPOUT_RATE = 0.2
 
 
-class MLP:
+class MLP(Space):
     """Sequences of hidden layers (width x activation, or dropout) that end in the output layer.
 
     >>> space = MLP(hidden=3, widths=(8, 16, 32, 64), dropout=False)
@@ -47,7 +50,7 @@ class MLP:
     """
 
     family = "mlp"
-    levels = ("raw",)
+    operations = (*ACTIVATIONS, "dropout")
 
     def __init__(
         self,
@@ -70,6 +73,11 @@ class MLP:
         self.layers = (*self.dense, DROPOUT) if dropout else self.dense
         self._rank = {token: i for i, token in enumerate(self.layers)}
         self._others = {t: tuple(u for u in self.layers if u != t and _one_value_apart(t, u)) for t in self.layers}
+        self._first = {t: tuple(u for u in others if u != DROPOUT) for t, others in self._others.items()}
+        self._kinds = {
+            possible: tuple(compress(("change", "insert", "delete"), possible))
+            for possible in product((False, True), repeat=3)
+        }
         m, r = len(self.dense), len(self.layers)
         self._counts: list[int] = [m * r**i for i in range(hidden)]
         self.size = sum(self._counts)
@@ -90,15 +98,6 @@ class MLP:
         except ValueError:
             raise ValueError("mlp[hidden, widths]: hidden takes one integer, widths integers") from None
         return cls(hidden, widths, options.get("activations", ACTIVATIONS), dropout == ("yes",))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, MLP) and other.name == self.name
-
-    def __hash__(self) -> int:
-        return hash(self.name)
-
-    def __repr__(self) -> str:
-        return self.name
 
     def check(self, a: Architecture) -> None:
         """Raise ValueError, naming the gene, unless `a` is a member."""
@@ -126,9 +125,9 @@ class MLP:
         """One edit: its kind (change, insert, delete) uniformly over the possible ones, then its place and value."""
         tokens = a.genes[:-1]
         h = len(tokens)
-        others = [self._changes(i, token) for i, token in enumerate(tokens)]
+        others = [self._first[tokens[0]], *map(self._others.__getitem__, tokens[1:])]
         changes = sum(map(len, others))
-        kinds = [k for k, possible in (("change", changes), ("insert", h < self.hidden), ("delete", h > 1)) if possible]
+        kinds = self._kinds[changes > 0, h < self.hidden, h > 1]
         kind = kinds[int(rng.integers(len(kinds)))] if kinds else ""
         if kind == "change":
             pick = int(rng.integers(changes))
@@ -173,14 +172,7 @@ class MLP:
                     yield tokens[:i] + tokens[i + 1 :]
 
     def _changes(self, i: int, token: int) -> tuple[int, ...]:
-        others = self._others[token]
-        return others if i or not self.dropout else tuple(t for t in others if t != DROPOUT)
-
-    def canonical(self, a: Architecture, level: str | None = None) -> Architecture:
-        """`a` itself: no two members are the same function."""
-        if level not in (None, *self.levels):
-            raise ValueError(f"level: {level!r} is not one of {', '.join(self.levels)}")
-        return a
+        return (self._others if i else self._first)[token]
 
     def index(self, a: Architecture) -> int:
         """Shorter networks first, then in the order of the layers; ValueError unless `a` is a member."""
@@ -210,7 +202,7 @@ class MLP:
             tokens.append(self.layers[j])
         return self._make(tuple(reversed(tokens)))
 
-    def encode(self, a: Architecture) -> np.ndarray:
+    def one_hot(self, a: Architecture) -> np.ndarray:
         """One-hot (hidden x (layers + 1),): the last class of each place is 'no layer here'."""
         code = np.zeros((self.hidden, len(self.layers) + 1))
         tokens = a.genes[:-1]
@@ -244,13 +236,36 @@ class MLP:
         layers.append(nn.Linear(units, task.classes or 1, device="meta"))
         return nn.Sequential(*layers)
 
-    def training(self, a: Architecture) -> Mapping[str, Json]:
-        """No training hyper-parameters among the genes."""
-        return {}
+    def graphs(self, a: Architecture) -> Mapping[str, Graph]:
+        """The layers in a row."""
+        row = [Node("" if t == DROPOUT else str(_width(t)), _kind(t)) for t in a.genes[:-1]]
+        nodes = (Node("input"), *row, Node("output"))
+        return {"network": Graph(nodes, tuple((i, i + 1, "") for i in range(len(nodes) - 1)))}
+
+    def to_configspace(self) -> ConfigurationSpace:
+        """`layers`, and `layer_i` for each place, active where `layers` > i."""
+        library = import_configspace()
+        depth = library.UniformIntegerHyperparameter("layers", 1, self.hidden)
+        places = [
+            library.CategoricalHyperparameter(f"layer_{i}", [_name_of(t) for t in (self.layers if i else self.dense)])
+            for i in range(self.hidden)
+        ]
+        active = [library.GreaterThanCondition(place, depth, i) for i, place in enumerate(places) if i]
+        return configspace(self.name, [depth, *places], active)
+
+    def from_configspace(self, configuration: Mapping[str, object]) -> Architecture:
+        """The member that a configuration stands for; ValueError names the hyper-parameter."""
+        depth = str(configuration.get("layers", "missing"))
+        if not depth.isdigit() or not 1 <= int(depth) <= self.hidden:
+            raise ValueError(f"{self.name}: hyper-parameter 'layers' is {depth}; allowed: 1 to {self.hidden}")
+        missing = [f"layer_{i}" for i in range(int(depth)) if f"layer_{i}" not in configuration]
+        if missing:
+            raise ValueError(f"{self.name}: hyper-parameter {missing[0]!r} is missing; allowed: a layer")
+        return self.parse("/".join(str(configuration[f"layer_{i}"]) for i in range(int(depth))))
 
     def text(self, a: Architecture) -> str:
         """`64-relu/dropout/16-tanh`."""
-        return "/".join("dropout" if t == DROPOUT else f"{_width(t)}-{_kind(t)}" for t in a.genes[:-1])
+        return "/".join(map(_name_of, a.genes[:-1]))
 
     def parse(self, text: str) -> Architecture:
         """Read `64-relu/dropout/16-tanh`."""
@@ -277,6 +292,10 @@ def _width(token: int) -> int:
 
 def _kind(token: int) -> str:
     return "dropout" if token == DROPOUT else ACTIVATIONS[(token - 1) % 4]
+
+
+def _name_of(token: int) -> str:
+    return "dropout" if token == DROPOUT else f"{_width(token)}-{_kind(token)}"
 
 
 def _one_value_apart(t: int, u: int) -> bool:

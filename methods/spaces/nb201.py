@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from ...protocols import Architecture, Task
 from ..categorical import Categorical, check_keys, full_name, whole_number
+from ..graph import Graph, Node, path_code
 
 if TYPE_CHECKING:
-    import torch
+    import numpy as np
     from torch import nn
 
 __all__ = ["NB201"]
@@ -57,6 +58,10 @@ class NB201(Categorical):
     The last three ignore that batch normalisation with a learned offset turns a zero input into a constant, and
     that dead edges have parameters: they make no claim of equal function after training.
 
+    Encodings: `path` is that of White et al. (2021) as published, 155 bits, which takes none for an operation like any
+    other: all members differ in it, and relabelled cells do too. `live_path` leaves out paths through none: 8,045
+    codes, equal for relabelled cells.
+
     Attributes:
         ops: Allowed operations, in official order.
         channels: C, width of the first stage.
@@ -64,6 +69,10 @@ class NB201(Categorical):
     """
 
     levels = ("iso", "raw", "pruned", "string_6466", "semantic_5260")
+    encodings = ("one_hot", "path", "live_path")
+    operations = OPS
+    cell_inputs = 1
+    has_reduction = False
 
     def __init__(self, ops: Sequence[str] = OPS, channels: int = 16, cells: int = 5) -> None:
         for op in ops:
@@ -80,7 +89,9 @@ class NB201(Categorical):
         shown = {"ops": ",".join(self.ops), "channels": str(channels), "cells": str(cells)}
         default = {"ops": ",".join(OPS), "channels": "16", "cells": "5"}
         name = full_name("nb201", {key: text for key, text in shown.items() if text != default[key]})
-        super().__init__("nb201", name, [tuple(OPS.index(op) for op in self.ops)] * 6)
+        values = tuple(OPS.index(op) for op in self.ops)
+        genes = [f"edge_{target}_from_{source}" for target, edges in enumerate(INCOMING, 1) for _, source in edges]
+        super().__init__("nb201", name, [values] * 6, genes=genes, labels=[dict(enumerate(OPS))] * 6)
 
     @classmethod
     def from_options(cls, options: Mapping[str, tuple[str, ...]]) -> NB201:
@@ -109,6 +120,18 @@ class NB201(Categorical):
             return self.at(_representatives(self.values, level)[self.index(a)])
         self.check_level(level)
         return a
+
+    def graphs(self, a: Architecture) -> Mapping[str, Graph]:
+        """The cell; edges of no operation are left out."""
+        return {"cell": _graph(a.genes, absent=(NONE,))}
+
+    def encode(self, a: Architecture, encoding: str | None = None) -> np.ndarray:
+        """`one_hot` (6 x operations of the restriction,), `path` and `live_path` (155,); see the class."""
+        if encoding not in ("path", "live_path"):
+            return super().encode(a, encoding)
+        self.check(a)
+        graph = _graph(a.genes, absent=() if encoding == "path" else (NONE,))
+        return path_code({"cell": graph}, OPS, shortest=1, longest=3)
 
     def features(self, a: Architecture, task: Task) -> Mapping[str, float]:
         """Size and cost of the network, and the operations of one cell.
@@ -149,8 +172,25 @@ class NB201(Categorical):
         inputs, _, _ = _image_shape(task)
         import torch
 
+        from ..networks.nb201 import network
+
         with torch.device("meta"):
-            return _network(a.genes, self.channels, self.cells, inputs, task.classes or 1)
+            return network(self._operations(a), self.channels, self.cells, inputs, task.classes or 1)
+
+    def cell(self, a: Architecture, channels: int, *, reduction: bool) -> nn.Module:
+        """One cell, on the meta device; ValueError if it should reduce: the space has no reduction cells."""
+        self.check(a)
+        if reduction:
+            raise ValueError(f"{self.name}: reduction is True; allowed: False")
+        import torch
+
+        from ..networks.nb201 import Cell
+
+        with torch.device("meta"):
+            return Cell(self._operations(a), channels)
+
+    def _operations(self, a: Architecture) -> tuple[str, ...]:
+        return tuple(OPS[gene] for gene in a.genes)
 
     def text(self, a: Architecture) -> str:
         """The official string, `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`."""
@@ -187,6 +227,16 @@ def _image_shape(task: Task) -> tuple[int, int, int]:
             "allowed: (channels, height, width), height and width divisible by 4"
         )
     return task.shape
+
+
+def _graph(genes: Genes, absent: tuple[int, ...]) -> Graph:
+    edges = tuple(
+        (source, node, OPS[genes[edge]])
+        for node, incoming in enumerate(INCOMING, start=1)
+        for edge, source in incoming
+        if genes[edge] not in absent
+    )
+    return Graph((Node("input"), Node("1"), Node("2"), Node("output")), edges)
 
 
 def _depth(genes: Genes) -> int:
@@ -289,66 +339,3 @@ def _representatives(values: tuple[Genes, ...], level: str) -> tuple[int, ...]:
     first: dict[object, int] = {}
     key = _KEYS[level]
     return tuple(first.setdefault(key(genes), index) for index, genes in enumerate(product(*values)))
-
-
-@cache
-def _modules() -> tuple[Callable[[Genes, int], nn.Module], Callable[[int], nn.Module]]:
-    """The classes of a cell and of a residual block: defined on first use, so that importing costs no torch."""
-    from torch import nn
-
-    def relu_conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Module:
-        conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
-        return nn.Sequential(nn.ReLU(), conv, nn.BatchNorm2d(outputs))
-
-    class Zero(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x.mul(0.0)
-
-    def operation(op: int, c: int) -> nn.Module:
-        if op in (CONV1, CONV3):
-            return relu_conv_bn(c, c, 1 if op == CONV1 else 3)
-        if op == POOL:
-            return nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
-        return nn.Identity() if op == SKIP else Zero()
-
-    class Cell(nn.Module):
-        def __init__(self, genes: Genes, c: int) -> None:
-            super().__init__()
-            self.edges = nn.ModuleList(operation(op, c) for op in genes)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            nodes = [x]
-            for (edge, source), *others in INCOMING:
-                value = self.edges[edge](nodes[source])
-                for edge, source in others:
-                    value = value + self.edges[edge](nodes[source])
-                nodes.append(value)
-            return nodes[3]
-
-    class Residual(nn.Module):
-        def __init__(self, c: int) -> None:
-            super().__init__()
-            self.body = nn.Sequential(relu_conv_bn(c, 2 * c, 3, stride=2), relu_conv_bn(2 * c, 2 * c, 3))
-            self.shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(c, 2 * c, 1, bias=False))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            out: torch.Tensor = self.shortcut(x) + self.body(x)
-            return out
-
-    return Cell, Residual
-
-
-def _network(genes: Genes, c: int, n: int, inputs: int, outputs: int) -> nn.Module:
-    from torch import nn
-
-    cell, residual = _modules()
-    return nn.Sequential(
-        nn.Sequential(nn.Conv2d(inputs, c, 3, padding=1, bias=False), nn.BatchNorm2d(c)),
-        nn.Sequential(*(cell(genes, c) for _ in range(n))),
-        residual(c),
-        nn.Sequential(*(cell(genes, 2 * c) for _ in range(n))),
-        residual(2 * c),
-        nn.Sequential(*(cell(genes, 4 * c) for _ in range(n))),
-        nn.Sequential(nn.BatchNorm2d(4 * c), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
-        nn.Linear(4 * c, outputs),
-    )

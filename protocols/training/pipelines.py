@@ -19,5 +19,34 @@ SGD_COSINE = Pipeline(
     nesterov=True,
     weight_decay=5e-4,
 )
+# Klein & Hutter 2019: Adam for 100 epochs, the rest being genes. They minimise the squared error on standardised
+# inputs and targets; here the loss is that of the data set, cross-entropy where it has classes.
+FCNET = Pipeline(
+    "fcnet",
+    optimizer="adam",
+    learning_rate=0.001,
+    epochs=100,
+    batch_size=32,
+    schedule="cosine",
+    open=("batch_size", "learning_rate", "schedule"),
+)
+# For spaces that search the training as well; what their genes leave open is as in `adam`.
+FREE = Pipeline(
+    "free",
+    optimizer="adam",
+    learning_rate=0.001,
+    epochs=10,
+    batch_size=32,
+    open=(
+        "optimizer",
+        "learning_rate",
+        "epochs",
+        "batch_size",
+        "schedule",
+        "momentum",
+        "nesterov",
+        "weight_decay",
+    ),
+)
 
-PIPELINES: Mapping[str, Pipeline] = {p.name: p for p in (ADAM, SGD_COSINE)}
+PIPELINES: Mapping[str, Pipeline] = {p.name: p for p in (ADAM, SGD_COSINE, FCNET, FREE)}

@@ -321,5 +321,5 @@ def test_a_wrong_restriction_is_refused_in_one_line(name: str, message: str) -> 
 
 
 def test_an_unknown_level_is_refused() -> None:
-    with pytest.raises(ValueError, match="level: 'iso' is not one of raw"):
+    with pytest.raises(ValueError, match="mlp: level 'iso' is unknown; allowed: raw"):
         FULL.canonical(FULL.at(0), "iso")

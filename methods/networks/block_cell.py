@@ -1,0 +1,73 @@
+"""Cells whose nodes combine two operations (Zoph et al. 2018, NASNet; Liu et al. 2019, DARTS)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .operations import OPERATIONS, relu_conv_bn
+
+INPUTS = 2
+"""States 0 and 1 are the cell's inputs, the older first; state 2 + i is the output of node i."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A node: two states, the operation on each, and how the results are combined.
+
+    Attributes:
+        sources: The states that it reads; they may be equal.
+        operations: Keys of `operations.OPERATIONS`, one for each source.
+        concat: Concatenate the results, and bring them back to the cell's channels by ReLU, 1x1 convolution and
+            batch normalisation, instead of adding them.
+    """
+
+    sources: tuple[int, int]
+    operations: tuple[str, str]
+    concat: bool = False
+
+
+class BlockCell(nn.Module):
+    """Nodes in a row, some of which are concatenated as the output.
+
+    Args:
+        blocks: The nodes; each reads the cell's inputs or nodes before it.
+        outputs: The states that are concatenated, in this order.
+        channels: Of the inputs, and of every node.
+        reduction: Whether operations on the cell's inputs have stride 2.
+
+    Attributes:
+        out_channels: Channels of the output.
+    """
+
+    def __init__(self, blocks: Sequence[Block], outputs: Sequence[int], channels: int, *, reduction: bool) -> None:
+        super().__init__()
+        self.sources = tuple(block.sources for block in blocks)
+        self.outputs = tuple(outputs)
+        self.out_channels = channels * len(self.outputs)
+        self.nodes, self.projections = nn.ModuleList(), nn.ModuleList()
+        for block in blocks:
+            self.nodes.append(
+                nn.ModuleList(
+                    OPERATIONS[name](channels, 2 if reduction and source < INPUTS else 1)
+                    for name, source in zip(block.operations, block.sources, strict=True)
+                )
+            )
+            # An empty Sequential marks a sum: unlike None it keeps ModuleList's positions.
+            self.projections.append(relu_conv_bn(2 * channels, channels) if block.concat else nn.Sequential())
+
+    def forward(self, older: torch.Tensor, newer: torch.Tensor) -> torch.Tensor:
+        """Two tensors (n, channels, h, w) to (n, out_channels, h', w'), halved and rounded up by a reduction."""
+        states = [older, newer]
+        for (i, j), (first, second), projection in zip(
+            self.sources,
+            self.nodes,  # type: ignore[arg-type]
+            self.projections,
+            strict=True,
+        ):
+            one, two = first(states[i]), second(states[j])
+            states.append(projection(torch.cat([one, two], 1)) if len(projection) else one + two)
+        return torch.cat([states[k] for k in self.outputs], 1)
