@@ -196,12 +196,14 @@ def canonical_is_idempotent(space: SearchSpace) -> None:
 
 def canonical_stays_inside(space: SearchSpace) -> None:
     """At the default level the representative is a member and has the same number of parameters."""
-    task = _task(space)
+    task, counted = _task(space), 0
     for a in some(space, 40):
         b = space.canonical(a)
         inside(space, b, f"the representative of {a}")
-        one, two = (space.features(x, task)["params"] for x in (a, b))
-        require(one == two, f"{space.name}: {a} has {one:g} parameters, its representative {b} has {two:g}")
+        if a != b and counted < 4:  # networks of many cells take long to count
+            counted += 1
+            one, two = (space.features(x, task)["params"] for x in (a, b))
+            require(one == two, f"{space.name}: {a} has {one:g} parameters, its representative {b} has {two:g}")
 
 
 def canonical_preserves_the_function(space: SearchSpace) -> None:
@@ -211,8 +213,9 @@ def canonical_preserves_the_function(space: SearchSpace) -> None:
     task, moved = _task(space), 0
     for a in some(space, 200):
         b = space.canonical(a)
-        if a != b and moved < 4:
+        if a != b and moved < 2:
             moved += 1
+            inside(space, b, f"the representative of {a}")
             one, two = space.build(a, task), space.build(b, task)
             same = same_function(one, two, task)
             require(same, f"{space.name}: {a} and its representative {b} are different functions of their weights")
@@ -308,7 +311,7 @@ def configspace_round_trips(space: SearchSpace) -> None:
 def features_are_complete(space: SearchSpace) -> None:
     """Features hold params, macs, flops (= 2 macs), depth and whole operation counts; all finite and at least 0."""
     task = _task(space)
-    for a in some(space, 20):
+    for a in some(space, 5):
         found = space.features(a, task)
         missing = {"params", "macs", "flops", "depth"} - set(found)
         require(not missing, f"{space.name}: the features of {a} lack {', '.join(sorted(missing))}")
@@ -323,7 +326,7 @@ def features_are_complete(space: SearchSpace) -> None:
 def params_are_those_of_the_network(space: SearchSpace) -> None:
     """The feature `params` is the number of parameters of the network that `build` gives."""
     task = _task(space)
-    for a in some(space, 5):
+    for a in some(space, 3):
         stated = space.features(a, task)["params"]
         real = sum(p.numel() for p in space.build(a, task).parameters())
         require(stated == real, f"{space.name}: {a} is said to have {stated:g} parameters, its network has {real}")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ..protocols import Pipeline
 from .console import FAILED, OK, Json, print_json, progress, remark, say, stop, usage
 
 
@@ -51,9 +54,11 @@ def list_names(
 
 def train(
     space: Annotated[str, typer.Option(help="Search space.")],
-    data: Annotated[str, typer.Option(help="Data set.")],
+    data: Annotated[str, typer.Option(help="Data set, or text:PATH.")],
     architecture: Annotated[str | None, typer.Option(help="In the space's notation; default: a random one.")] = None,
-    pipeline: Annotated[str, typer.Option(help="Training pipeline.")] = "adam",
+    pipeline: Annotated[
+        str | None, typer.Option(help="Training pipeline; default: the first that the architecture can be trained by.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of training, and of the random architecture.", min=0)] = 0,
     data_root: Annotated[Path | None, typer.Option(help="Folder of data sets that are not embedded.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
@@ -66,40 +71,58 @@ def train(
         searched = registry.space(space)
     from ..protocols import FULL, Setting
     from ..protocols.streams import generator
-    from ..protocols.training import DATASETS, PIPELINES, ReferenceTrainer, load
+    from ..protocols.training import ReferenceTrainer, constant_prediction, load
 
     with usage():
-        if pipeline not in PIPELINES:
-            raise ValueError(registry.unknown("pipeline", pipeline, tuple(PIPELINES)))
         if device not in ("auto", "cpu", "cuda"):
             raise ValueError(registry.unknown("device", device, ("auto", "cpu", "cuda")))
-        if data not in DATASETS:
-            raise ValueError(registry.unknown("data", data, tuple(DATASETS)))
         view = load(data, data_root)
         rng = generator(seed, "train-command")
         a = searched.parse(architecture) if architecture else searched.sample(rng)
         features = searched.features(a, view.task)
+        trainer = ReferenceTrainer(searched, device=device)
+        chosen = _pipeline(pipeline, searched.training(a))
+        setting = Setting(view.task, "flops", chosen, lambda _: seed, data=view, trainer=trainer)
+        # Builds the network and counts a pass through it: what space, data or pipeline refuse is said now.
+        trainer.cost(a, setting, FULL)
     with progress("epochs") as step:
-        trainer = ReferenceTrainer(searched, device=device, progress=step)
-        setting = Setting(view.task, "epochs", PIPELINES[pipeline], lambda _: seed, data=view, trainer=trainer)
+        trainer.progress = step
         curve, _ = trainer.train(a, setting, seed=seed, fidelity=FULL)
+    task, constant = view.task, constant_prediction(view)
     result = {
         "architecture": searched.text(a),
         "data": data,
-        "pipeline": pipeline,
+        "pipeline": chosen.name,
         "seed": seed,
         "params": features["params"],
-        "train": curve.train,
-        "valid": curve.valid,
+        "metric": task.metric,
+        "train": [v if isfinite(v) else None for v in curve.train],
+        "valid": [v if isfinite(v) else None for v in curve.valid],
         "flops": curve.flops,
-        "chance": 1 / (view.task.classes or 1),
+        "chance": constant,
     }
     if as_json:
         print_json(result)
         return
     say(f"{result['architecture']}: {features['params']:.0f} parameters, {curve.flops:.4g} training FLOPs")
+    say(f"metric: {task.metric}, {'higher' if task.higher_is_better else 'lower'} is better; pipeline: {chosen.name}")
+    say(f"constant prediction: valid {constant:.4f}")
     for epoch, (t, v) in enumerate(zip(curve.train, curve.valid, strict=True), start=1):
-        say(f"epoch {epoch:>3}  train {t:.4f}  valid {v:.4f}  {'#' * round(40 * v)}")
+        bar = f"  {'#' * round(40 * v)}" if task.metric == "accuracy" else ""
+        say(f"epoch {epoch:>3}  train {t:.4f}  valid {v:.4f}{bar}")
+
+
+def _pipeline(name: str | None, genes: Mapping[str, Any]) -> Pipeline:
+    """The named pipeline, or the first that opens the fields that are genes of an architecture."""
+    from ..methods import registry
+    from ..protocols.training import PIPELINES
+
+    if name is not None and name not in PIPELINES:
+        raise ValueError(registry.unknown("pipeline", name, tuple(PIPELINES)))
+    fitting = [p for p in PIPELINES.values() if set(genes) <= set(p.open)]
+    if name is None and not fitting:
+        raise ValueError(f"pipeline: none of {', '.join(PIPELINES)} opens {', '.join(sorted(genes))}")
+    return PIPELINES[name] if name else fitting[0]
 
 
 def check(

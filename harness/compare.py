@@ -9,6 +9,7 @@ from pathlib import Path
 from ..protocols import Json
 from . import seal
 from .executors import run_tasks
+from .pictures import pictures
 from .plan import Plan, Planned
 from .provenance import provenance
 from .runs import Task, run
@@ -65,7 +66,9 @@ def carry_out(
             failures.append(_failure(todo[outcome.index], outcome.error, outcome.traceback))
         if progress:
             progress(done, total)
-    store.write_study(_study_record(plan, failures, origin))
+    record = _study_record(plan, failures, origin)
+    best = {name: facts["best_architecture"] for name, facts in record["tables"].items()}
+    store.write_study(record | {"pictures": pictures(plan, store, best)})
     return failures
 
 

@@ -79,8 +79,7 @@ def retrain(
     """Without a table: train the final incumbent again from fresh seeds and measure it on the test split."""
     import torch
 
-    from ..protocols.training import load_test
-    from ..protocols.training.reference import ReferenceTrainer, count_correct
+    from ..protocols.training import ReferenceTrainer, load_test, measure, objective_of
 
     described = [
         {
@@ -101,6 +100,6 @@ def retrain(
         _, weights = trainer.train(final, setting, seed=seed, fidelity=FULL)
         network = space.build(final, setting.task).to_empty(device="cpu").to(torch.float32)
         network.load_state_dict(dict(weights))
-        scores.append(count_correct(network, test) / len(test))
+        scores.append(measure(network, test, objective_of(setting.task)))
         spent += sum(c.amount for c in trainer.cost(final, setting, FULL))
     return {"incumbents": described, "retrained": {"test": scores, "cost": spent}}

@@ -41,24 +41,20 @@ def draw(graphs: Mapping[str, Graph], operations: Sequence[str], *, title: str) 
     width, y = 0.0, 0.0
     for name, graph in graphs.items():
         if len(graphs) > 1:
-            parts.append(f'<text class="name" x="{_MARGIN:g}" y="{y + 15:.1f}">{escape(name)}</text>')
+            parts.append(f'<text font-weight="bold" x="{_MARGIN:g}" y="{y + 15:.1f}">{escape(name)}</text>')
             y += 20
         crowded = sum(bool(o) for _, _, o in graph.edges) >= _CROWDED and not graph.places
         body, wide, high = _graph(_boxed(graph) if crowded else graph, colours, y)
         parts += body
         width, y = max(width, wide), y + high
-    style = (
-        "text{font:11px Helvetica,Arial,sans-serif;fill:#222}"
-        ".e{paint-order:stroke;stroke:#fff;stroke-width:3px;text-anchor:middle}"
-        ".n{text-anchor:middle}.name{font-weight:bold}"
-    )
     marker = (
         '<marker id="a" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="6" markerHeight="6" orient="auto">'
         '<path d="M0 0 8 4 0 8z" fill="#555"/></marker>'
     )
     return Drawing(
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width:.0f} {y:.0f}" '
-        f'width="{width:.0f}" height="{y:.0f}"><title>{escape(title)}</title><style>{style}</style>'
+        f'width="{width:.0f}" height="{y:.0f}" font-family="Helvetica,Arial,sans-serif" font-size="11" fill="#222">'
+        f"<title>{escape(title)}</title>"
         f'<defs>{marker}</defs><rect width="100%" height="100%" fill="#fff"/>{"".join(parts)}</svg>'
     )
 
@@ -101,7 +97,8 @@ def _graph(graph: Graph, colours: Mapping[str, str], top: float) -> tuple[list[s
         lines.append(f'<path d="{curve}" fill="none" stroke="{colour}" stroke-width="1.6" marker-end="url(#a)"/>')
         if operation:
             labels.append(
-                f'<text class="e" x="{middle[0]:.1f}" y="{middle[1] - 2:.1f}" style="fill:{colour}">'
+                f'<text x="{middle[0]:.1f}" y="{middle[1] - 2:.1f}" fill="{colour}" text-anchor="middle" '
+                'paint-order="stroke" stroke="#fff" stroke-width="3">'
                 f"{escape(operation)}</text>"
             )
     boxes = [_box(graph, i, at[i], widths[i], colours) for i in range(len(graph.nodes))]
@@ -119,7 +116,7 @@ def _box(graph: Graph, i: int, at: Point, width: float, colours: Mapping[str, st
     return (
         f'<rect x="{at[0] - width / 2:.1f}" y="{at[1] - _BOX / 2:.1f}" width="{width:.1f}" height="{_BOX:g}" rx="6" '
         f'fill="{fill}" stroke="{colour}" stroke-width="1.4"/>'
-        f'<text class="n" x="{at[0]:.1f}" y="{at[1] + 4:.1f}">{escape(_label(graph, i))}</text>'
+        f'<text x="{at[0]:.1f}" y="{at[1] + 4:.1f}" text-anchor="middle">{escape(_label(graph, i))}</text>'
     )
 
 

@@ -27,11 +27,11 @@ class Task:
 
     Attributes:
         name: Of the data set, for example `digits`.
-        kind: Of its inputs.
+        kind: What it is about; `training.objectives` says what each kind lowers and measures.
         metric: What is measured, for example `accuracy`.
         higher_is_better: Direction of the metric.
-        shape: Of one input, without the batch axis: (channels, height, width) for images.
-        classes: Number of classes; None for regression.
+        shape: Of one input, without the batch axis: (channels, height, width) for images, (length,) for text.
+        classes: Number of classes, for text of tokens in the vocabulary; None for regression.
         digest: sha256 over the bytes of every split, so that two data sets of one name differ visibly.
     """
 
@@ -46,7 +46,11 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Inputs x, float32 of shape (n, *task.shape), and targets y, int64 (n,) for classes, else float32."""
+    """Inputs x of shape (n, *task.shape) and targets y.
+
+    For classes x is float32 and y int64 (n,); for regression both are float32, y (n,); for text both are int64
+    (n, length), and y holds the token that follows each token of x.
+    """
 
     x: np.ndarray
     y: np.ndarray

@@ -52,6 +52,7 @@ def page(comparison: Comparison, study: Mapping[str, Json], grids: Sequence[Grid
         provenance=_provenance(study),
         grids={g.name: g for g in grids},
         drawings={d.name: _inline(d) for d in drawings},
+        architectures=_architectures(study),
         groups=named,
         runs={r.key: r for r in comparison.runs},
         anchors=lambda names: [ids[n] for n in names],
@@ -179,6 +180,19 @@ def _inline(drawing: Drawing) -> dict[str, Any]:
         "name": drawing.name, "title": drawing.title, "caption": drawing.caption, "width": drawing.width,
         "svg": Markup(svg),
     }  # fmt: skip
+
+
+def _architectures(study: Mapping[str, Json]) -> list[dict[str, Any]]:
+    """Pictures that the study record holds, each with its caption."""
+    shown = []
+    for p in study.get("pictures") or ():
+        where = f" on {p['table']}" if p["table"] else ""
+        if p["method"] is None:
+            caption = f"Best of {p['table']} by test metric."
+        else:
+            caption = f"{p['method']}{where}: final incumbent of highest score, {p['score']:.4f}, seed {p['seed']}."
+        shown.append({"svg": Markup(p["svg"]), "text": p["text"], "caption": caption})
+    return shown
 
 
 def _sort_value(cell: Cell) -> str | None:

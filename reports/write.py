@@ -85,6 +85,8 @@ def report_files(comparison: Comparison, study: Mapping[str, Json]) -> dict[str,
         files[f"tables/{grid.name}.md"] = to_markdown(grid).encode()
     shown = [(d.name, d.caption, d.width) for d in drawings]
     files["tables/main.tex"] = main_tex(comparison.study, grids, shown, stamp=stamp).encode()
+    for i, picture in enumerate(study.get("pictures") or ()):
+        files[f"figures/architecture_{i}.svg"] = picture["svg"].encode()
     for drawing in drawings:
         for kind, content in drawing.files.items():
             files[f"figures/{drawing.name}.{kind}"] = content

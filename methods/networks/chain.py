@@ -44,7 +44,7 @@ def layer(operation: str, values: Mapping[str, int], shape: Shape) -> tuple[nn.M
     of one pixel with a channel a unit.
 
     Args:
-        operation: conv, sep_conv, max_pool, avg_pool or dense.
+        operation: conv, sep_once, max_pool, avg_pool or dense.
         values: Its hyper-parameters by name; the kernel of a convolution is odd.
         shape: Of the input.
     """
@@ -54,6 +54,8 @@ def layer(operation: str, values: Mapping[str, int], shape: Shape) -> tuple[nn.M
         return dense, (units, 1, 1)
     kernel, stride = values["kernel"], values["stride"]
     inputs, height, width = shape
+    if height == width == 1:  # all strides do the same: chains that differ in them only shall be one network
+        stride = 1
     small = -(-height // stride), -(-width // stride)
     if operation in ("max_pool", "avg_pool"):
         return Pool(operation[:3], kernel, stride), (inputs, *small)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
@@ -12,7 +12,8 @@ from torch import nn
 from .cells import MakeCell, fit, head
 from .operations import relu_conv_bn
 
-Links = Literal["chain", "two_previous", "dense"]
+if TYPE_CHECKING:
+    from ..spaces.stacked import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,40 +22,6 @@ class Output:
 
     channels: int
     halvings: int
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One cell of a network.
-
-    Attributes:
-        channels: Of the cell.
-        halvings: Of the size of its inputs.
-        reduction: Whether it is the reduction cell, which halves the size once more.
-        sources: What it reads: 0 is the stem, i the cell before place i, the oldest first.
-    """
-
-    channels: int
-    halvings: int
-    reduction: bool
-    sources: tuple[int, ...]
-
-
-def plan(stages: int, cells: int, channels: int, links: Links, *, has_reduction: bool) -> list[Step]:
-    """The cells of a network, in order; channels double and sizes halve from stage to stage."""
-    steps: list[Step] = []
-    for stage in range(stages):
-        entry = len(steps)
-        for _ in range(cells):
-            last = len(steps)
-            reduction = has_reduction and stage > 0 and last == entry
-            sources = {
-                "chain": (last,),
-                "two_previous": (max(0, last - 1), last),
-                "dense": tuple(range(entry, last + 1)),
-            }[links]
-            steps.append(Step(channels * 2**stage, stage - reduction, reduction, sources))
-    return steps
 
 
 class Joined(nn.Module):
@@ -104,8 +71,8 @@ class StackedNetwork(nn.Module):
     Args:
         make: Builds the cells.
         cell_inputs: 1 or 2. A cell of two inputs whose links give it one tensor reads it twice.
-        steps: The cells, as `plan` gives them.
-        links: How outputs are brought to the cells.
+        steps: The cells in order, each with the numbers of the outputs that it reads: 0 is the stem, i the i-th cell.
+        apart: Whether these outputs are fitted one by one (see `Fitted`), or joined (see `Joined`).
         inputs: Channels of the images.
         stem: Channels after the stem, a 3x3 convolution and batch normalisation.
         outputs: Of the classifier.
@@ -116,8 +83,8 @@ class StackedNetwork(nn.Module):
         make: MakeCell,
         cell_inputs: int,
         steps: Sequence[Step],
-        links: Links,
         *,
+        apart: bool,
         inputs: int,
         stem: int,
         outputs: int,
@@ -130,7 +97,7 @@ class StackedNetwork(nn.Module):
         made = [Output(stem, 0)]
         for step in steps:
             sources = [made[i] for i in step.sources]
-            if links == "two_previous":
+            if apart:
                 joint: nn.Module = Fitted(sources, step.channels, step.halvings, add=cell_inputs == 1)
             else:
                 joint = Joined(sources, step.channels, step.halvings)

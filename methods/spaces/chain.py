@@ -27,12 +27,13 @@ __all__ = ["Chain"]
 END = 0
 OPERATIONS: Mapping[str, tuple[str, ...]] = {
     "conv": ("kernel", "stride", "filters"),
-    "sep_conv": ("kernel", "stride", "filters"),
+    "sep_once": ("kernel", "stride", "filters"),
     "max_pool": ("kernel", "stride"),
     "avg_pool": ("kernel", "stride"),
     "dense": ("units",),
 }
 NAMES = ("end", *OPERATIONS)  # the operation of gene value i
+DENSE, POOLS = NAMES.index("dense"), (NAMES.index("max_pool"), NAMES.index("avg_pool"))
 SPANS = {i: 1 + len(OPERATIONS[name]) for i, name in enumerate(NAMES) if i != END}
 DEPTH_PRIORS = ("uniform_over_archs", "uniform", "stop_token")
 _DEFAULTS: Mapping[str, tuple[int, ...]] = {
@@ -61,7 +62,7 @@ class Chain(Space):
     >>> space.size == m + m**2 + m**3
     True
 
-    Genes are, per layer, its operation (1 conv, 2 sep_conv, 3 max_pool, 4 avg_pool, 5 dense) and the values
+    Genes are, per layer, its operation (1 conv, 2 sep_once, 3 max_pool, 4 avg_pool, 5 dense) and the values
     themselves of its hyper-parameters, in the order kernel, stride, filters, or units; 0 ends the chain. Inactive
     hyper-parameters have no gene, so none can be mutated in vain. With m layers, all hyper-parameters told apart,
     there are m + m^2 + ... + m^n = (m^(n+1) - m) / (m - 1) chains: every sequence is allowed, a dense layer gives an
@@ -70,15 +71,18 @@ class Chain(Space):
     `sample` is uniform over the members, so that P(depth = d) = m^d / size, and nearly all samples are deep; two
     other priors of the depth are on offer. Two chains are neighbours if one edit leads from one to the other: change
     a value, replace a layer by any layer of another operation (its hyper-parameters are drawn anew), insert a layer,
-    delete a layer. The only level of canonicalisation is `raw`: no two members have the same layers, and whether two
-    give the same function (pools of stride 1 on one pixel) depends on the size of the images.
+    delete a layer.
+
+    Levels of canonicalisation: `iso`, where behind a dense layer, that is on one pixel, pools are left out and strides
+    become the smallest allowed: exactly the same function and parameters, whatever the images; `raw`, every member by
+    itself.
 
     The path encoding has a bit for a sequence of operations, without their values; with `layers` above what
     4,096 bits can hold (5 with four operations), longer chains have no bit.
 
     Args:
         layers: Largest number of layers, n; the classifier is not counted.
-        operations: One or more of conv, sep_conv (depthwise, then pointwise), max_pool, avg_pool, dense.
+        operations: One or more of conv, sep_once (depthwise, then pointwise), max_pool, avg_pool, dense.
         kernels: Sides of the convolutions' kernels, odd.
         pool_kernels: Sides of the pools' windows, at least 2.
         strides: Of convolutions and pools; sizes are divided by them and rounded up.
@@ -87,7 +91,7 @@ class Chain(Space):
     """
 
     family = "chain"
-    levels = ("raw",)
+    levels = ("iso", "raw")
 
     def __init__(
         self,
@@ -103,7 +107,8 @@ class Chain(Space):
             raise ValueError(f"chain: layers is {layers}; allowed: integers >= 1")
         if not operations or len(set(operations)) != len(operations) or not set(operations) <= set(OPERATIONS):
             raise ValueError(
-                f"chain: operations is {','.join(operations)!r}; allowed: one or more of {', '.join(OPERATIONS)}"
+                f"chain: operations is {','.join(operations)!r}; "
+                f"allowed: one or more, each once, of {', '.join(OPERATIONS)}"
             )
         given = (kernels, pool_kernels, strides, filters, units)
         allowed = {key: _checked(key, values) for key, values in zip(_DEFAULTS, given, strict=True)}
@@ -118,10 +123,18 @@ class Chain(Space):
             (token, *values) for token, children in self._children.items() for values in product(*children)
         )
         self._rank = {layer: i for i, layer in enumerate(self._alphabet)}
+        far = {token: tuple(b for b in self._alphabet if b[0] != token) for token in self._children}
+        # What may replace a layer: those that differ in one value, and those of other operations.
         self._near = {layer: tuple(self._one_value_apart(layer)) for layer in self._alphabet}
-        self._far = {token: tuple(b for b in self._alphabet if b[0] != token) for token in self._children}
+        self._far = {layer: far[layer[0]] for layer in self._alphabet}
+        least = min(allowed["strides"])
+        self._on_a_pixel = {
+            layer: layer if layer[0] == DENSE else (*layer[:2], least, *layer[3:])
+            for layer in self._alphabet
+            if layer[0] not in POOLS
+        }
         self._texts = {_text(layer): layer for layer in self._alphabet}
-        self._counts = [len(self._alphabet) ** depth for depth in range(1, layers + 1)]
+        self._counts: list[int] = [len(self._alphabet) ** depth for depth in range(1, layers + 1)]
         self.size = sum(self._counts)
         shown = {"layers": str(layers), "operations": ",".join(self.operations)}
         plain = {"layers": "5", "operations": "conv,max_pool,avg_pool,dense"}
@@ -145,16 +158,7 @@ class Chain(Space):
 
     def check(self, a: Architecture) -> None:
         """Raise ValueError, naming the offending gene, unless `a` is a member."""
-        if a.space == self.family and self._ranks(a.genes) is not None:
-            return
-        if a.space != self.family:
-            raise ValueError(f"{self.name}: {a} is of the space {a.space!r}; allowed: {self.family!r}")
-        for i, gene in enumerate(a.genes):
-            if gene not in (allowed := self.options(a.genes[:i])):
-                listed = ", ".join(map(str, allowed)) or "none, as the chain has ended"
-                raise ValueError(f"{self.name}: gene {i} of {a} is {gene}; allowed: {listed}")
-        allowed = self.options(a.genes)
-        raise ValueError(f"{self.name}: gene {len(a.genes)} of {a} is missing; allowed: {', '.join(map(str, allowed))}")
+        self._ranks(a)
 
     def options(self, prefix: tuple[int, ...]) -> tuple[int, ...]:
         """Values of the next gene after `prefix`: of an open hyper-parameter, or operations and the end."""
@@ -205,7 +209,7 @@ class Chain(Space):
         """
         layers = _split(a.genes)
         d, m = len(layers), len(self._alphabet)
-        near, far = [self._near[layer] for layer in layers], [self._far[layer[0]] for layer in layers]
+        near, far = [self._near[layer] for layer in layers], [self._far[layer] for layer in layers]
         counts = (
             sum(map(len, near)),
             sum(map(len, far)),
@@ -241,9 +245,9 @@ class Chain(Space):
         return [self._make(layers) for layers in dict.fromkeys(self._edits(tuple(_split(a.genes))))]
 
     def _edits(self, layers: tuple[Layer, ...]) -> Iterator[tuple[Layer, ...]]:
-        for others in (lambda layer: self._near[layer], lambda layer: self._far[layer[0]]):
+        for others in (self._near, self._far):
             for i, layer in enumerate(layers):
-                for other in others(layer):
+                for other in others[layer]:
                     yield (*layers[:i], other, *layers[i + 1 :])
         if len(layers) < self.layers:
             for i in range(len(layers) + 1):
@@ -259,16 +263,21 @@ class Chain(Space):
                 if value != layer[i]:
                     yield (*layer[:i], value, *layer[i + 1 :])
 
+    def canonical(self, a: Architecture, level: str | None = None) -> Architecture:
+        """The representative of the class of `a`, a member of this space at every level; idempotent."""
+        self.check_level(level)
+        layers = _split(a.genes)
+        dense = next((i for i, layer in enumerate(layers, start=1) if layer[0] == DENSE), len(layers))
+        if level == "raw" or dense == len(layers):
+            return a
+        return self._make(layers[:dense] + [self._on_a_pixel[b] for b in layers[dense:] if b[0] not in POOLS])
+
     def index(self, a: Architecture) -> int:
         """Position of `a`: short chains first, then by their layers; ValueError unless `a` is a member."""
-        ranks = self._ranks(a.genes) if a.space == self.family else None
-        if ranks is None:
-            self.check(a)
-            raise AssertionError(f"{a} has no ranks, but passes the check")
-        place = 0
+        ranks, place = self._ranks(a), 0
         for rank in ranks:
             place = place * len(self._alphabet) + rank
-        return sum(self._counts[: len(ranks) - 1]) + place
+        return place + sum(self._counts[: len(ranks) - 1])
 
     def at(self, index: int) -> Architecture:
         """The member at a position; ValueError outside 0 <= index < size."""
@@ -372,23 +381,35 @@ class Chain(Space):
         return self._make(layers)
 
     def _form(self, token: int) -> str:
-        children = zip(OPERATIONS[NAMES[token]], self._children[token], strict=True)
-        return f"{NAMES[token]}({','.join(f'{child}={"|".join(map(str, values))}' for child, values in children)})"
+        values = ["|".join(map(str, allowed)) for allowed in self._children[token]]
+        return _written(NAMES[token], values)
 
     def _make(self, layers: Sequence[Layer]) -> Architecture:
         return Architecture("chain", (*joined.from_iterable(layers), END))
 
-    def _ranks(self, genes: tuple[int, ...]) -> list[int] | None:
-        """Position of each layer in the alphabet; None unless the genes are those of a member."""
-        ranks, i, last = [], 0, len(genes) - 1
+    def _ranks(self, a: Architecture) -> list[int]:
+        """Position of each layer in the alphabet; ValueError unless `a` is a member."""
+        genes, ranks, i = a.genes, list[int](), 0
+        last = len(genes) - 1
         while i < last:
             end = i + SPANS.get(genes[i], 1)
             rank = self._rank.get(genes[i:end])
             if rank is None:
-                return None
+                break
             ranks.append(rank)
             i = end
-        return ranks if i == last and genes[last] == END and len(ranks) <= self.layers and ranks else None
+        if a.space == self.family and i == last and genes[last] == END and 0 < len(ranks) <= self.layers:
+            return ranks
+        raise ValueError(f"{self.name}: {self._fault(a)}")
+
+    def _fault(self, a: Architecture) -> str:
+        if a.space != self.family:
+            return f"{a} is of the space {a.space!r}; allowed: {self.family!r}"
+        for i, gene in enumerate(a.genes):
+            if gene not in (allowed := self.options(a.genes[:i])):
+                listed = ", ".join(map(str, allowed)) or "none, as the chain has ended"
+                return f"gene {i} of {a} is {gene}; allowed: {listed}"
+        return f"gene {len(a.genes)} of {a} is missing; allowed: {', '.join(map(str, self.options(a.genes)))}"
 
 
 def _split(genes: tuple[int, ...]) -> list[Layer]:
@@ -416,8 +437,11 @@ def _checked(key: str, values: Sequence[int]) -> tuple[int, ...]:
 
 
 def _text(layer: Layer) -> str:
-    name = NAMES[layer[0]]
-    return f"{name}({','.join(f'{k}={v}' for k, v in zip(OPERATIONS[name], layer[1:], strict=True))})"
+    return _written(NAMES[layer[0]], layer[1:])
+
+
+def _written(name: str, values: Sequence[object]) -> str:
+    return f"{name}({','.join(f'{child}={value}' for child, value in zip(OPERATIONS[name], values, strict=True))})"
 
 
 def _caption(layer: Layer) -> str:

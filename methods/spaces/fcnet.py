@@ -63,7 +63,8 @@ class FCNet(Categorical):
 
     The last three genes are hyper-parameters: training needs a pipeline that opens batch_size, learning_rate and
     schedule, such as `fcnet`. The published training minimises the squared error on standardised inputs and
-    targets; here the loss is the task's own, cross-entropy where it has classes.
+    targets, as is done here for regression; on data sets with classes the loss is cross-entropy instead. Many
+    members of the largest learning rates learn nothing: that is part of the space.
 
     Args:
         restrictions: Gene -> its allowed values, as in `GENES`; for genes left out, all.
@@ -72,6 +73,9 @@ class FCNet(Categorical):
             where not.
 
     Size: the product of the numbers of allowed values, 6 * 6 * 3 * 3 * 2 * 2 * 6 * 2 * 4 for the whole space.
+
+    Attributes:
+        moves: As given.
     """
 
     levels = ("raw",)

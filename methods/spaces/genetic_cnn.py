@@ -215,21 +215,32 @@ def _smallest(nodes: int, bits: Bits) -> Bits:
     Numbers are given out one by one: the bits of a node depend on the numbers below it only, so that of all
     beginnings those with the smallest bits lead to the smallest whole.
     """
-    before = list(map(frozenset, _sources(nodes, bits)))
-    after = [frozenset(i for i in range(nodes) if node in before[i]) for node in range(nodes)]
-    orders: list[tuple[int, ...]] = [()]
+    before, after = [0] * nodes, [0] * nodes  # sets of nodes, as bits
+    for target, sources in enumerate(_sources(nodes, bits)):
+        for source in sources:
+            before[target] |= 1 << source
+            after[source] |= 1 << target
+    # Of nodes with the same sources and readers, which change places freely, the lower one goes first.
+    twins = {(b, a): 0 for b, a in zip(before, after, strict=True)}
+    needed = list(before)
+    for node, pair in enumerate(zip(before, after, strict=True)):
+        needed[node] |= twins[pair]
+        twins[pair] |= 1 << node
+    # Beginnings: the nodes that have a number, as a set, and the bits that each other node would get, as a number.
+    beginnings = [(0, [0] * nodes)]
     smallest: Bits = ()
-    for _ in range(nodes):
-        rows: dict[Bits, list[tuple[int, ...]]] = {}
-        for order in orders:
-            seen = set()
-            for node in range(nodes):
-                # Of nodes with the same sources and readers, which change places freely, one is enough.
-                if node in order or not before[node] <= set(order) or (twin := (before[node], after[node])) in seen:
-                    continue
-                seen.add(twin)
-                rows.setdefault(tuple(int(i in before[node]) for i in order), []).append((*order, node))
-        row = min(rows)
-        orders = rows[row]
-        smallest += row
+    for place in range(nodes):
+        row = min(
+            rows[node]
+            for done, rows in beginnings
+            for node in range(nodes)
+            if not done >> node & 1 and not needed[node] & ~done
+        )
+        beginnings = [
+            (done | 1 << node, [2 * r + (b >> node & 1) for r, b in zip(rows, before, strict=True)])
+            for done, rows in beginnings
+            for node in range(nodes)
+            if rows[node] == row and not done >> node & 1 and not needed[node] & ~done
+        ]
+        smallest += tuple(row >> i & 1 for i in range(place - 1, -1, -1))
     return smallest

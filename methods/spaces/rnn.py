@@ -200,15 +200,43 @@ class RNN(Categorical):
     def graphs(self, a: Architecture) -> Mapping[str, Graph]:
         """The cell: its inputs x and h, its nodes, and their mean as output; gates are left out."""
         first, sources, activations = self._tree(a)
-        operations = ["", *activations] if self.cell == "darts" else [*first, *activations]
-        nodes = [
-            Node(str(state + self._root), "" if f == "" else ACTIVATIONS[int(f)]) for state, f in enumerate(operations)
-        ]
+        operations = [ACTIVATIONS[f] for f in (*first, *activations)]
+        nodes = [Node(str(node), f) for node, f in enumerate(operations if first else ["", *operations], self._root)]
         output = len(nodes) + 2
         edges = [(0, 2, ""), (1, 2, "")]
         edges += [(source + 2, state + 2, "") for state, source in enumerate(sources, 1)]
         edges += [(state + 2, output, "") for state in self._averaged(sources)]
         return {"cell": Graph((Node("x"), Node("h"), *nodes, Node("output")), tuple(edges), inputs=2)}
+
+    def features(self, a: Architecture, task: Task) -> Mapping[str, float]:
+        """Size and cost of the network, by formula, and depth and activations of the cell.
+
+        With V words, u units and N matrices behind the first node (one less for ENAS), each g = 2u wide, or g = u
+        without highway: `params` = 2Vu + V + gu(2 + N), and `macs` = L(gu(2 + N) + uV) for L words of text. Both are
+        the same for all cells of the space. The gates' sigmoid and the tanh of DARTS's node 0 are in no count.
+
+        Raises:
+            ValueError: As for `build`.
+        """
+        self.check(a)
+        length, words = self._required_text(task)
+        wide = self.units * (1 + self.highway)
+        matrices = wide * self.units * (2 + self.nodes - self._root)
+        params = words * (2 * self.units + 1) + matrices
+        macs = length * (matrices + self.units * words)
+        graph = self.graphs(a)["cell"]
+        size = {"params": params, "macs": macs, "flops": 2 * macs, "depth": graph.depth}
+        counts = {f"n_{f}": graph.count(f) for f in self.operations}
+        return {key: float(value) for key, value in (size | counts).items()}
+
+    def _required_text(self, task: Task) -> tuple[int, int]:
+        """Length of a text and size of the vocabulary; ValueError where the task is another one."""
+        if task.kind != "text" or len(task.shape) != 1 or not task.classes:
+            raise ValueError(
+                f"{self.name}: inputs of task {task.name!r} are {task.kind} of the shape {task.shape}, "
+                f"with {task.classes} classes; allowed: text of the shape (length,), a class for each word"
+            )
+        return task.shape[0], task.classes
 
     def build(self, a: Architecture, task: Task) -> nn.Module:
         """The language model of `a`, on the meta device; words int64 (n, length), logits (n, length, classes).
@@ -217,11 +245,7 @@ class RNN(Categorical):
             ValueError: `a` is no member, or the task is not to predict the words of a text.
         """
         self.check(a)
-        if task.kind != "text" or len(task.shape) != 1 or not task.classes:
-            raise ValueError(
-                f"{self.name}: inputs of task {task.name!r} are {task.kind} of the shape {task.shape}, "
-                f"with {task.classes} classes; allowed: text of the shape (length,), a class for each word"
-            )
+        _, words = self._required_text(task)
         import torch
 
         from ..networks.recurrent import LanguageModel, RecurrentCell
@@ -232,7 +256,7 @@ class RNN(Categorical):
         with torch.device("meta"):
             start = ACTIVATIONS[first[0]] if first else "tanh"
             cell = RecurrentCell(start, nodes, averaged, self.units, highway=self.highway)
-            return LanguageModel(cell, task.classes, self.units)
+            return LanguageModel(cell, words, self.units)
 
     def text(self, a: Architecture) -> str:
         """ENAS: activations in the order of the nodes, each with @ and the node it reads; DARTS: its `Genotype`."""
@@ -289,12 +313,13 @@ class RNN(Categorical):
         for node, pair in enumerate(found, 1):
             if not (isinstance(pair, tuple) and len(pair) == 2 and type(pair[0]) is str and type(pair[1]) is int):
                 raise ValueError(f"{self.name}: node {node} is {pair!r}; allowed: (activation, number of a node)")
-        if concat != list(range(1, len(found) + 1)):
-            raise ValueError(f"{self.name}: concat is {concat}; allowed: all nodes, range(1, {len(found) + 1})")
+        every = range(1, len(found) + 1)
+        if concat not in (every, list(every)):
+            raise ValueError(f"{self.name}: concat is {concat}; allowed: all nodes, {every}")
         return [(activation, str(source)) for activation, source in found]
 
 
-def _call(text: str) -> tuple[list[Any], list[int]]:
+def _call(text: str) -> tuple[list[Any], Sequence[int]]:
     """`recurrent` and `concat` of a genotype's text, which is read and never run."""
     call: Any = ast.parse(text.strip(), mode="eval").body
     if call.func.id != "Genotype" or call.args:
@@ -304,9 +329,8 @@ def _call(text: str) -> tuple[list[Any], list[int]]:
     recurrent = ast.literal_eval(given.pop("recurrent"))
     if given or not isinstance(recurrent, list):
         raise ValueError(text)
-    if isinstance(concat, ast.Call):
-        first, last = (ast.literal_eval(bound) for bound in concat.args)
-        if concat.func.id != "range" or concat.keywords or not 0 <= last - first <= len(recurrent):  # type: ignore[attr-defined]
-            raise ValueError(text)
-        return recurrent, list(range(first, last))
-    return recurrent, list(ast.literal_eval(concat))
+    if not isinstance(concat, ast.Call):
+        return recurrent, list(ast.literal_eval(concat))
+    if concat.func.id != "range" or concat.keywords:  # type: ignore[attr-defined]
+        raise ValueError(text)
+    return recurrent, range(*map(ast.literal_eval, concat.args))

@@ -54,6 +54,9 @@ class Size(Categorical):
             larger or smaller allowed width.
 
     Size: (number of widths)^(3 N + 2).
+
+    Attributes:
+        widths: Allowed numbers of channels, ascending.
     """
 
     levels = ("raw",)
@@ -105,7 +108,7 @@ class Size(Categorical):
 
     def graphs(self, a: Architecture) -> Mapping[str, Graph]:
         """The layers in a row, under their channels."""
-        layers = [Node(f"{c}:", OPERATIONS[r]) for c, r in zip(a.genes, _reductions(self.cells), strict=True)]
+        layers = [Node(f"{c}-channel", OPERATIONS[r]) for c, r in zip(a.genes, _reductions(self.cells), strict=True)]
         nodes = (Node("input"), *layers, Node("output"))
         return {"layers": Graph(nodes, tuple((i, i + 1, "") for i in range(len(nodes) - 1)))}
 

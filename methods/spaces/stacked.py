@@ -9,7 +9,8 @@ transformation, after DenseNet).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ...protocols import Architecture, CellSpace, SearchSpace, Task
 from .. import registry
@@ -21,13 +22,29 @@ from ..wrapper import Wrapper
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..networks.stacked import Links, Step
 
 __all__ = ["Stacked"]
 
 LINKS = ("chain", "two_previous", "dense")
 CHAIN, TWO_PREVIOUS, DENSE = range(3)
-_DEFAULTS = {"cells": (1, 2), "channels": (8, 16), "links": LINKS, "stages": 3}
+_DEFAULTS = {"cells": "1,2", "channels": "8,16", "links": ",".join(LINKS), "stages": "3"}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One cell of a network.
+
+    Attributes:
+        channels: Of the cell.
+        halvings: Of the images, before they enter it.
+        reduction: Whether it is the reduction cell, which halves the size once more.
+        sources: The outputs that it reads, the oldest first: 0 is the stem's, i that of the i-th cell.
+    """
+
+    channels: int
+    halvings: int
+    reduction: bool
+    sources: tuple[int, ...]
 
 
 class Stacked(Wrapper):
@@ -77,28 +94,28 @@ class Stacked(Wrapper):
         stages: int = 3,
     ) -> None:
         if not isinstance(inner, CellSpace):
-            raise ValueError(
-                f"stacked: of is {inner.name!r}; allowed: spaces of cells, that is with cell_inputs, has_reduction, cell"
-            )
+            raise ValueError(f"stacked: of is {inner.name!r}; allowed: spaces with cell_inputs, has_reduction and cell")
         for key, numbers in (("cells", cells), ("channels", channels)):
             if not numbers or min(numbers) < 1 or len(set(numbers)) != len(numbers):
                 raise ValueError(f"stacked: {key} is {_listed(numbers)!r}; allowed: integers >= 1, each once")
         if not links or not set(links) <= set(LINKS) or len(set(links)) != len(links):
-            raise ValueError(f"stacked: links is {_listed(links)!r}; allowed: one or more, each once, of {_listed(LINKS)}")
+            raise ValueError(
+                f"stacked: links is {_listed(links)!r}; allowed: one or more, each once, of {_listed(LINKS)}"
+            )
         if stages < 1:
             raise ValueError(f"stacked: stages is {stages}; allowed: integers >= 1")
-        given = {
-            "cells": tuple(sorted(cells)),
-            "channels": tuple(sorted(channels)),
-            "links": tuple(name for name in LINKS if name in links),
-            "stages": stages,
-        }
         self.stages = stages
         self.cell_space: CellSpace = inner
+        given = {
+            "cells": _listed(sorted(cells)),
+            "channels": _listed(sorted(channels)),
+            "links": _listed([name for name in LINKS if name in links]),
+            "stages": str(stages),
+        }
         base = f"stacked({inner.name})"
         own = Categorical(
             registry.family(base),
-            full_name(base, {k: _listed(v) for k, v in given.items() if v != _DEFAULTS[k]}),
+            full_name(base, {key: text for key, text in given.items() if text != _DEFAULTS[key]}),
             [cells, channels, [LINKS.index(name) for name in links]],
             genes=["cells", "channels", "links"],
             labels=[{}, {}, dict(enumerate(LINKS))],
@@ -170,23 +187,25 @@ class Stacked(Wrapper):
                 make,
                 self.cell_space.cell_inputs,
                 self._steps(a),
-                _links(own),
+                apart=own.genes[2] == TWO_PREVIOUS,
                 inputs=image[0],
                 stem=own.genes[1],
                 outputs=task.classes or 1,
             )
 
     def _steps(self, a: Architecture) -> list[Step]:
-        from ..networks.stacked import plan
+        """The cells of the network, in order."""
+        cells, channels, links = a.genes[:3]
+        steps: list[Step] = []
+        for stage in range(self.stages):
+            entry = len(steps)
+            for last in range(entry, entry + cells):
+                first = {CHAIN: last, TWO_PREVIOUS: last - 1, DENSE: entry}[links]
+                reduction = self.cell_space.has_reduction and stage > 0 and last == entry
+                sources = tuple(max(0, source) for source in range(first, last + 1))
+                steps.append(Step(channels * 2**stage, stage - reduction, reduction, sources))
+        return steps
 
-        own, _ = self.split(a)
-        cells, channels, _ = own.genes
-        return plan(self.stages, cells, channels, _links(own), has_reduction=self.cell_space.has_reduction)
 
-
-def _links(own: Architecture) -> Links:
-    return cast("Links", LINKS[own.genes[2]])
-
-
-def _listed(values: object) -> str:
-    return ",".join(map(str, values)) if isinstance(values, (tuple, list)) else str(values)
+def _listed(values: Sequence[object]) -> str:
+    return ",".join(map(str, values))

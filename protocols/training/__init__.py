@@ -13,7 +13,8 @@ from .flops import training_flops
 from .pipelines import PIPELINES
 
 if TYPE_CHECKING:
-    from .reference import ReferenceTrainer, arithmetic, fit, fit_from_seed, materialise, one_thread
+    from .objectives import constant_prediction, objective_of
+    from .reference import ReferenceTrainer, arithmetic, fit, fit_from_seed, materialise, measure, one_thread
     from .stacked import fit_stacked
 
 __all__ = [
@@ -21,12 +22,15 @@ __all__ = [
     "PIPELINES",
     "ReferenceTrainer",
     "arithmetic",
+    "constant_prediction",
     "fit",
     "fit_from_seed",
     "fit_stacked",
     "load",
     "load_test",
     "materialise",
+    "measure",
+    "objective_of",
     "one_thread",
     "training_flops",
 ]
@@ -34,10 +38,13 @@ __all__ = [
 _HOME = {
     "ReferenceTrainer": "reference",
     "arithmetic": "reference",
+    "constant_prediction": "objectives",
     "fit": "reference",
     "fit_from_seed": "reference",
     "fit_stacked": "stacked",
     "materialise": "reference",
+    "measure": "reference",
+    "objective_of": "objectives",
     "one_thread": "reference",
 }
 

@@ -26,17 +26,19 @@ def network_flops(network: nn.Module, task: Task) -> tuple[int, int]:
 
     Matrix products and convolutions count 2 per multiply-add, everything else counts nothing: the
     convention of torch.utils.flop_counter, which does the counting. The first layer has no gradient with
-    respect to its input. Two examples are run and the count halved, since batch normalisation of a 1x1
-    image refuses a single one.
+    respect to its input, and an embedding, which looks up, counts nothing. Two examples are run and the count
+    halved, since batch normalisation of a 1x1 image refuses a single one.
 
     Args:
         network: On the meta device, so that nothing is computed.
-        task: Gives the input shape and the number of classes.
+        task: Gives the shape of an input, and whether it is of tokens (int64) or of numbers.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as both:
-        network(_examples(task)).sum().backward()
+        output = network(_examples(task)).sum()
+        if output.requires_grad:  # else there is nothing to train
+            output.backward()
     network.zero_grad(set_to_none=True)
     return forward_flops(network, task), int(both.get_total_flops()) // 2
 

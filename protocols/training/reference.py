@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from math import cos, inf, pi
@@ -20,22 +20,32 @@ from ..proposal import Fidelity
 from ..streams import generator, integer, torch_generator
 from ..task import Curve, DataView, Pipeline, Split, Weights
 from .flops import training_flops
+from .objectives import CLASSES, Objective, objective_of
 
 if TYPE_CHECKING:
     from ..space import SearchSpace
 
 Progress = Callable[[int, int], None]
 
+_AT_ONCE = 1024
+"""Predictions per batch of an evaluation: those of 1024 windows of text, over 10,000 words, would take 1.4 GB."""
+
 
 def materialise(network: nn.Module, rng: torch.Generator, *, dtype: torch.dtype = torch.float32) -> nn.Module:
     """Give a network on the meta device its initial weights, on the CPU.
 
-    Linear and convolution layers get torch's default, U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for weights and
-    biases; batch normalisation gets weight 1, bias 0. All draws come from `rng`, in the order of the modules.
+    The rules are torch's defaults; all draws come from `rng`, in the order of the modules:
+
+    - `Linear`, `Conv2d`: weights and biases U(-1/sqrt(fan_in), 1/sqrt(fan_in)), where fan_in counts the inputs of
+      one output: input channels / groups times kernel size for convolutions.
+    - `Embedding`: weights N(0, 1), those of `padding_idx` 0.
+    - `BatchNorm1d`, `2d`, `3d`: weight 1 and bias 0 where there are any, running mean 0 and variance 1.
 
     Raises:
-        TypeError: The network has parameters of a kind of layer with no rule here.
+        TypeError: A layer holds parameters or buffers and has no rule here, or shares a parameter with another
+            one, of which leaving the meta device would make two.
     """
+    _refuse_shared(network)
     network = network.to_empty(device="cpu").to(dtype)
     with torch.no_grad():
         for module in network.modules():
@@ -43,11 +53,24 @@ def materialise(network: nn.Module, rng: torch.Generator, *, dtype: torch.dtype 
                 bound = (module.weight[0].numel()) ** -0.5
                 for parameter in module.parameters(recurse=False):
                     parameter.uniform_(-bound, bound, generator=rng)
-            elif isinstance(module, nn.BatchNorm2d):
+            elif isinstance(module, nn.Embedding):
+                module.weight.normal_(generator=rng)
+                if module.padding_idx is not None:
+                    module.weight[module.padding_idx] = 0
+            elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
                 module.reset_parameters()
-            elif next(module.parameters(recurse=False), None) is not None:
+            elif [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
                 raise TypeError(f"{type(module).__name__}: no rule to initialise this layer")
     return network
+
+
+def _refuse_shared(network: nn.Module) -> None:
+    seen: set[int] = set()
+    for module in network.modules():
+        for parameter in module.parameters(recurse=False):
+            if id(parameter) in seen:
+                raise TypeError(f"{type(module).__name__}: shares a parameter with another layer")
+            seen.add(id(parameter))
 
 
 def make_optimizer(parameters: list[torch.Tensor], pipeline: Pipeline) -> torch.optim.Optimizer:
@@ -83,46 +106,51 @@ def fit(
     pipeline: Pipeline,
     *,
     order: np.random.Generator,
+    objective: Objective = CLASSES,
     noise_seed: int = 0,
     epochs: int | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> dict[str, np.ndarray]:
-    """Train `network` in place for classification and count correct predictions.
+    """Train `network` in place, and add up what the metric is made of.
 
     Args:
         network: With its initial weights.
-        train: Training examples; what is counted on them is what the batches showed while training.
+        train: Training examples; what is added up on them is what the batches showed while training.
         evaluate: Splits to evaluate after each epoch, by name.
         pipeline: How to train.
         order: Draws the order of the examples, epoch by epoch.
+        objective: Loss and metric; classification unless it says otherwise.
         noise_seed: Seed of the noise inside the network (dropout).
         epochs: Stop early, along the pipeline's own schedule; None for all.
         device: A torch device.
         progress: Called with (epochs done, epochs) after each epoch.
 
     Returns:
-        Correct predictions, int64 (epochs,), for "train" and each name in `evaluate`.
+        Per epoch, (epochs,), for "train" and each name in `evaluate`: correct predictions, int64, for classes,
+        else the loss summed over predictions, float64. `objective.metric(totals, split.y.size)` is the metric.
     """
     epochs = pipeline.epochs if epochs is None else epochs
-    dtype = next(network.parameters()).dtype
-    data = {k: _tensors(s, dtype, device) for k, s in {"train": train, **evaluate}.items()}
+    data = {k: _tensors(s, _dtype(network), device) for k, s in {"train": train, **evaluate}.items()}
     network.to(device)
-    optimizer = make_optimizer(list(network.parameters()), pipeline)
-    correct = {name: np.zeros(epochs, np.int64) for name in data}
+    parameters: list[torch.Tensor] = list(network.parameters())
+    optimizer = make_optimizer(parameters, pipeline) if parameters else None
+    totals: dict[str, list[float]] = {name: [] for name in data}
     on_gpu = device.startswith("cuda")
     with torch.random.fork_rng(devices=[device] if on_gpu else []):
         torch.default_generator.manual_seed(noise_seed)
         if on_gpu:
             torch.cuda.manual_seed(noise_seed)
         for epoch in range(epochs):
-            optimizer.param_groups[0]["lr"] = learning_rate(pipeline, epoch)
-            correct["train"][epoch] = _train_epoch(network, *data["train"], optimizer, order, pipeline.batch_size)
+            if optimizer:
+                optimizer.param_groups[0]["lr"] = learning_rate(pipeline, epoch)
+            parts = batches(order, len(train), pipeline.batch_size)
+            totals["train"].append(_train_epoch(network, *data["train"], parts, optimizer, objective))
             for name in evaluate:
-                correct[name][epoch] = _count(network, *data[name])
+                totals[name].append(_total(network, *data[name], objective))
             if progress:
                 progress(epoch + 1, epochs)
-    return correct
+    return {name: np.array(values) for name, values in totals.items()}
 
 
 def fit_from_seed(
@@ -133,6 +161,7 @@ def fit_from_seed(
     evaluate: Mapping[str, Split],
     pipeline: Pipeline,
     *,
+    objective: Objective = CLASSES,
     init: Weights | None = None,
     epochs: int | None = None,
     device: str = "cpu",
@@ -147,23 +176,24 @@ def fit_from_seed(
         train: See `fit`, as for the arguments that follow.
         evaluate: See `fit`.
         pipeline: See `fit`.
+        objective: See `fit`.
         init: Weights to start from, instead of the stream's.
         epochs: See `fit`.
         device: See `fit`.
         progress: See `fit`.
 
     Returns:
-        The trained network, and what `fit` counted.
+        The trained network, and the totals of `fit`.
     """
     network = materialise(network, torch_generator(seed, "init", architecture))
     if init is not None:
         network.load_state_dict(dict(init))
     order, noise = generator(seed, "data-order", architecture), integer(seed, "network-noise", architecture)
-    correct = fit(
+    totals = fit(
         network, train, evaluate, pipeline,
-        order=order, noise_seed=noise, epochs=epochs, device=device, progress=progress,
+        order=order, objective=objective, noise_seed=noise, epochs=epochs, device=device, progress=progress,
     )  # fmt: skip
-    return network, correct
+    return network, totals
 
 
 @contextmanager
@@ -177,42 +207,56 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def measure(network: nn.Module, split: Split, objective: Objective = CLASSES) -> float:
+    """Metric of a trained network on a split, on the CPU."""
+    total = _total(network, *_tensors(split, _dtype(network), "cpu"), objective)
+    return float(objective.metric(np.array(total), split.y.size))
+
+
 def _train_epoch(
     network: nn.Module,
     x: torch.Tensor,
     y: torch.Tensor,
-    optimizer: torch.optim.Optimizer,
-    order: np.random.Generator,
-    batch_size: int,
-) -> int:
+    parts: Sequence[np.ndarray],
+    optimizer: torch.optim.Optimizer | None,
+    objective: Objective,
+) -> float:
     network.train()
-    correct = 0
-    for batch in batches(order, len(y), batch_size):
-        index = torch.from_numpy(batch).to(y.device)
-        optimizer.zero_grad(set_to_none=True)
-        logits = network(x[index])
-        loss: torch.Tensor = nn.functional.cross_entropy(logits, y[index])
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        correct += int((logits.argmax(1) == y[index]).sum())
-    return correct
-
-
-def count_correct(network: nn.Module, split: Split) -> int:
-    """Correct predictions of a trained network on the CPU."""
-    dtype = next(network.parameters()).dtype
-    return _count(network, *_tensors(split, dtype, "cpu"))
+    total = torch.zeros((), dtype=torch.int64, device=y.device)
+    for part in parts:
+        index = torch.from_numpy(part).to(y.device)
+        outputs, targets = network(x[index]), y[index]
+        loss = objective.loss(outputs, targets)
+        if optimizer:
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        total = total + objective.total(outputs, targets, loss)
+    return total.item()
 
 
 @torch.no_grad()
-def _count(network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> int:
+def _total(network: nn.Module, x: torch.Tensor, y: torch.Tensor, objective: Objective) -> float:
     network.eval()
-    pairs = zip(torch.split(x, 1024), torch.split(y, 1024), strict=True)
-    return sum(int((network(a).argmax(1) == b).sum()) for a, b in pairs)
+    size = max(1, _AT_ONCE // y[:1].numel())
+    total = torch.zeros((), dtype=torch.int64, device=y.device)
+    for inputs, targets in zip(torch.split(x, size), torch.split(y, size), strict=True):
+        outputs = network(inputs)
+        total = total + objective.total(outputs, targets, objective.loss(outputs, targets))
+    return total.item()
+
+
+def _dtype(network: nn.Module) -> torch.dtype:
+    """Of a network's arithmetic; single precision where it holds no numbers."""
+    tensors = (*network.parameters(), *network.buffers())
+    return next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
 
 
 def _tensors(split: Split, dtype: torch.dtype, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.from_numpy(split.x).to(device, dtype), torch.from_numpy(split.y).to(device)
+    x, y = torch.from_numpy(split.x), torch.from_numpy(split.y)
+    # Tokens and classes are numbers of things, and stay int64.
+    x, y = (t.to(dtype) if t.is_floating_point() else t for t in (x, y))
+    return x.to(device), y.to(device)
 
 
 def resolve(device: str) -> str:
@@ -259,20 +303,23 @@ class ReferenceTrainer:
         """Train from scratch, or from `init`; the streams are keyed by (seed, architecture)."""
         view = _required(setting)
         pipeline, epochs = self._schedule(architecture, setting, fidelity)
+        objective = objective_of(setting.task)
         started = time.perf_counter()
-        network, correct = fit_from_seed(
+        network, totals = fit_from_seed(
             self.space.build(architecture, setting.task),
             architecture,
             seed,
             view.train,
             {"valid": view.valid},
             pipeline,
+            objective=objective,
             init=init,
             epochs=epochs,
             device=self.device,
             progress=self.progress,
         )
-        train, valid = ((correct[k] / n).tolist() for k, n in (("train", len(view.train)), ("valid", len(view.valid))))
+        parts = (("train", view.train), ("valid", view.valid))
+        train, valid = (objective.metric(totals[k], s.y.size).tolist() for k, s in parts)
         flops = self._flops(architecture, setting) * epochs
         curve = Curve(tuple(train), tuple(valid), flops, time.perf_counter() - started)
         return curve, {k: v.cpu() for k, v in network.state_dict().items()}

@@ -21,7 +21,7 @@ from nasbed.methods.spaces.mlp import MLP
 from nasbed.methods.spaces.synthetic import Synthetic
 from nasbed.methods.strategies.aging_evolution import AgingEvolution
 from nasbed.methods.strategies.random import RandomSearch
-from nasbed.protocols import Architecture, Cost, Observation, Proposal, SearchSpace, Setting, Task
+from nasbed.protocols import Architecture, Cost, Drawing, Observation, Proposal, SearchSpace, Setting, Task
 
 # Small sizes, so that a check's 24 asks reach the informed phase.
 PARAMS: Mapping[str, Mapping[str, Any]] = {
@@ -545,9 +545,41 @@ class NegativePositions(Toy):
         return super().at(index % self.size)
 
 
+class CanonicalMerges(Toy):
+    """The last gene chooses an activation; the representative forgets it."""
+
+    def canonical(self, a: Architecture, level: str | None = None) -> Architecture:
+        self.check_level(level)
+        return self.with_last(a, 0)
+
+    def _widths(self, a: Architecture, task: Task) -> list[int]:
+        return super()._widths(self.with_last(a, 0), task)
+
+    def build(self, a: Architecture, task: Task) -> torch.nn.Module:
+        network = super().build(a, task)
+        assert isinstance(network, torch.nn.Sequential)
+        network[2] = (torch.nn.ReLU, torch.nn.Tanh, torch.nn.ELU)[a.genes[-1]]()
+        return network
+
+
 class RaggedCode(Toy):
-    def encode(self, a: Architecture) -> np.ndarray:
-        return np.array(a.genes[: 1 + a.genes[0]], np.float64)
+    def one_hot(self, a: Architecture) -> np.ndarray:
+        return np.array([1.0, *a.genes, *([2.0] * a.genes[0])])
+
+
+class PoorCode(Toy):
+    def one_hot(self, a: Architecture) -> np.ndarray:
+        return np.array(a.genes[1:], np.float64)
+
+
+class DrawsAScript(Toy):
+    def draw(self, a: Architecture) -> Drawing:
+        return Drawing(super().draw(a).replace("</svg>", "<script>1</script></svg>"))
+
+
+class ForgetsAHyperparameter(Toy):
+    def from_configspace(self, configuration: Mapping[str, object]) -> Architecture:
+        return super().from_configspace({"gene_3": "0", **configuration}) if configuration else self.at(0)
 
 
 class WithoutDepth(Toy):
@@ -610,7 +642,11 @@ SPACE_FAULT: dict[type, tuple[str, str]] = {
     TextLosesAGene: ("text_round_trips", "which is read as"),
     IndexReversed: ("index_round_trips", "has the index .*, where .* stands"),
     NegativePositions: ("index_round_trips", r"at\(-1\) is accepted"),
-    RaggedCode: ("encode_is_a_fixed_length_vector", "has the shape"),
+    CanonicalMerges: ("canonical_preserves_the_function", "are different functions of their weights"),
+    RaggedCode: ("encodings_are_fixed_length_vectors", "has the shape"),
+    PoorCode: ("one_hot_tells_members_apart", "one and the same one-hot"),
+    DrawsAScript: ("draw_gives_a_picture", "script"),
+    ForgetsAHyperparameter: ("configspace_round_trips", "without hyper-parameters is accepted"),
     WithoutDepth: ("features_are_complete", "lack depth"),
     FlopsAreMacs: ("features_are_complete", "not 2 macs"),
     WithoutBiases: ("params_are_those_of_the_network", r"is said to have \d+ parameters, its network has \d+"),
@@ -622,11 +658,13 @@ SPACE_FAULT: dict[type, tuple[str, str]] = {
 # A fault that other sentences of the contract forbid as well.
 ALSO: dict[type, set[str]] = {
     ForeignFamily: {"name_round_trips"},
-    OneMemberTooMany: {"name_round_trips", "sample_is_uniform"},
+    OneMemberTooMany: {"name_round_trips", "sample_is_uniform", "configspace_round_trips"},
     OptionsOffByOne: {"size_is_exact"},
     SamplesOutside: {"options_generate_the_members", "sample_is_uniform"},
     NeighboursUpwards: {"mutate_gives_a_neighbour"},
-    CanonicalTurns: {"canonical_stays_inside"},
+    CanonicalTurns: {"canonical_stays_inside", "canonical_preserves_the_function"},
+    CanonicalLeaves: {"canonical_preserves_the_function"},
+    CanonicalShrinks: {"canonical_preserves_the_function"},
     BuildsForReal: {"params_are_those_of_the_network"},
 }
 

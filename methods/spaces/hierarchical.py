@@ -1,0 +1,452 @@
+"""Hierarchical motifs: small graphs whose edges are smaller graphs, down to operations (Liu et al. 2018, ICLR).
+
+Level 1 holds the operations. A motif of level l is a directed acyclic graph of a few ordered nodes, each edge of
+which is nothing or a motif of level l - 1; the single motif of the highest level is the cell. Every use of a
+motif has weights of its own. A node concatenates what enters it; where that is more than one thing, a 1x1
+convolution brings the channels back to their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from itertools import permutations
+from typing import TYPE_CHECKING
+
+from ...protocols import Architecture, Drawing, Task
+from ..base import required_image
+from ..categorical import Categorical, check_keys, full_name, whole_number
+from ..drawing import draw
+from ..graph import Edge, Graph, Node
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+__all__ = ["Hierarchical"]
+
+CODES = {
+    "conv_1x1": "c1",
+    "depthwise_conv_3x3": "d3",
+    "sep_once_3x3": "s3",
+    "max_pool_3x3": "m3",
+    "avg_pool_3x3": "a3",
+    "identity": "id",
+}
+"""The operations, and what texts call them."""
+
+OPS = tuple(CODES)
+MOTIFS, NODES = (6, 1), (4, 5)
+TOPS = ("free", "chain")
+MOST_MOTIFS, MOST_NODES = 9, 7
+CHANNELS, CELLS = 8, 3
+
+Motif = tuple[int, ...]
+Motifs = tuple[tuple[Motif, ...], ...]
+"""Per level, from level 2, its motifs."""
+
+
+class Hierarchical(Categorical):
+    """Hierarchies of motifs, of any number of levels.
+
+    >>> space = Hierarchical()
+    >>> space.size == 7**46, space.gene_names[0], space.gene_names[-1]
+    (True, 'level2_motif1_1_2', 'level3_motif1_4_5')
+    >>> small = Hierarchical(ops=["identity", "conv_1x1"], motifs=(2, 1), nodes=(3, 3))
+    >>> a = small.parse("id/-,c1+id/-,id|2/-,2")              # motif 1 is unused, 1 -> 3 of motif 2 is nothing
+    >>> small.text(small.canonical(a))
+    '-/-,-+id/-,id|2/-,2'
+    >>> small.flatten(a).depth                                # two times two identities
+    0
+    >>> Hierarchical(motifs=(1,), nodes=(4,)).size == 7**6    # cells, as in cell spaces
+    True
+
+    Genes are the edges, level 2 first; in a level motif by motif, in a motif by target, then by source. A gene is
+    0 for nothing, else the number of the motif of the level below; on level 2, of the operation, counted in the
+    order of `OPS` also where only some of them are allowed. Samples are uniform over the genes, and mutation
+    changes one edge of one motif. The paper starts otherwise: `diversified`.
+
+    Levels of canonicalisation; the representative is the smallest equivalent member:
+
+    - `motifs`: edges on no path from input to output count as nothing, and so does all of a motif that no live
+      edge uses; of equal motifs one is used; motifs of a level may be numbered differently. Exactly the same
+      function and parameters: the unrolled cell, `flatten`, is the same.
+    - `raw`: every member by itself.
+    - `iso`: moreover, the inner nodes of a motif may be numbered differently, as long as edges lead from lower to
+      higher numbers. The same functions and number of parameters, but the channels that a 1x1 convolution reads
+      come in another order.
+
+    There are (k + 1)^e members per motif of e edges over k motifs of the level below. Paper and code were not at
+    hand: the defaults (six operations, six motifs of four nodes, one of five), the absence of a 1x1 convolution
+    where a single edge enters a node, and the order ReLU, convolution, batch normalisation are choices of this
+    implementation.
+
+    Args:
+        ops: Allowed operations.
+        motifs: Per level from the second the number of its motifs, 1 to 9; the last is 1 unless `top` is "chain".
+        nodes: Per level from the second the number of nodes of its motifs, input and output included, 2 to 7.
+        top: "free", or "chain": the highest level is not part of the genes, but runs through all motifs of the
+            level below in turn. This is how cell spaces are hierarchies of three levels, the third hard-coded.
+        channels: Of the first cells.
+        cells: Copies of the cell, halving the size at one and two thirds of the depth (`networks.cells.plan`).
+
+    Attributes:
+        ops: Allowed operations, in the order of `OPS`.
+        motifs: As the argument.
+        nodes: As the argument.
+        top: As the argument.
+        channels: Of the first cells.
+        cells: Copies of the cell.
+        cell_inputs: 1, of the protocol `CellSpace`.
+        has_reduction: False, of the protocol `CellSpace`.
+    """
+
+    levels = ("motifs", "raw", "iso")
+    cell_inputs = 1
+    has_reduction = False
+
+    def __init__(
+        self,
+        ops: Sequence[str] = OPS,
+        motifs: Sequence[int] = MOTIFS,
+        nodes: Sequence[int] = NODES,
+        top: str = "free",
+        channels: int = CHANNELS,
+        cells: int = CELLS,
+    ) -> None:
+        _check_options(ops, motifs, nodes, top, channels, cells)
+        self.ops = self.operations = tuple(op for op in OPS if op in ops)
+        self.motifs, self.nodes, self.top = tuple(motifs), tuple(nodes), top
+        self.channels, self.cells = channels, cells
+        shown = {
+            "ops": ",".join(self.ops),
+            "motifs": ",".join(map(str, motifs)),
+            "nodes": ",".join(map(str, nodes)),
+            "top": top,
+            "channels": str(channels),
+            "cells": str(cells),
+        }
+        name = full_name("hierarchical", {key: text for key, text in shown.items() if text != DEFAULTS[key]})
+        values, genes, labels = [], [], []
+        below = {0: "none", **{OPS.index(op) + 1: op for op in self.ops}}
+        for level, (count, size) in enumerate(zip(motifs, nodes, strict=True), start=2):
+            for motif in range(1, count + 1):
+                edges = [f"{source + 1}_{target + 1}" for source, target in _edges(size)]
+                genes += [f"level{level}_motif{motif}_{edge}" for edge in edges]
+                values += [tuple(below)] * len(edges)
+                labels += [below] * len(edges)
+            below = {0: "none", **{motif: f"motif_{motif}" for motif in range(1, count + 1)}}
+        super().__init__("hierarchical", name, values, genes=genes, labels=labels)
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, tuple[str, ...]]) -> Hierarchical:
+        """Build from `ops`, `motifs`, `nodes`, `top`, `channels` and `cells`, see the class; all may be left out."""
+        check_keys("hierarchical", options, tuple(DEFAULTS))
+        given = {key: options.get(key, tuple(text.split(","))) for key, text in DEFAULTS.items()}
+        numbers = {key: [whole_number("hierarchical", key, (k,)) for k in given[key]] for key in ("motifs", "nodes")}
+        return cls(
+            ops=given["ops"],
+            motifs=numbers["motifs"],
+            nodes=numbers["nodes"],
+            top=",".join(given["top"]),
+            channels=whole_number("hierarchical", "channels", given["channels"]),
+            cells=whole_number("hierarchical", "cells", given["cells"]),
+        )
+
+    def identity(self) -> Architecture:
+        """The member all of whose motifs are chains, of identities or of the first motif of the level below.
+
+        Raises:
+            ValueError: The operation identity is not allowed.
+        """
+        if "identity" not in self.ops:
+            raise ValueError(f"{self.name}: ops is {','.join(self.ops)}; the genotype of identities needs identity")
+        genes: Motif = ()
+        for level, (count, size) in enumerate(zip(self.motifs, self.nodes, strict=True)):
+            step = 1 if level else OPS.index("identity") + 1
+            genes += tuple(step if target == source + 1 else 0 for source, target in _edges(size)) * count
+        return Architecture(self.family, genes)
+
+    def diversified(self, rng: np.random.Generator, mutations: int = 1000) -> Architecture:
+        """`identity` after so many random mutations: how the paper, as remembered, makes its first members."""
+        a = self.identity()
+        for _ in range(mutations):
+            a = self.mutate(a, rng)
+        return a
+
+    def canonical(self, a: Architecture, level: str | None = None) -> Architecture:
+        """The representative of the class of `a`, a member of this space at every level; idempotent.
+
+        Raises:
+            ValueError: The level is unknown.
+        """
+        if level == "raw":
+            return a
+        self.check_level(level)
+        smallest = _smallest if level == "iso" else _as_it_is
+        genes: Motif = ()
+        numbers: Mapping[int, int] = {}
+        free = len(self.motifs) - (self.top == "chain")
+        for i, motifs in enumerate(self._live(a)[: len(self.motifs)]):
+            size = self.nodes[i]
+            forms = [smallest(size, tuple(numbers.get(v, v) for v in motif)) for motif in motifs]
+            if i < free:  # nothing hard-coded refers to the numbers of these motifs
+                distinct = sorted({form for form in forms if any(form)})
+                first = len(forms) - len(distinct)
+                number = {form: n for n, form in enumerate(distinct, start=first + 1)}
+                numbers = {n: number[form] for n, form in enumerate(forms, start=1) if form in number}
+                forms = [(0,) * len(forms[0])] * first + distinct
+            for form in forms:
+                genes += form
+        return Architecture(self.family, genes)
+
+    def _unpacked(self, genes: Motif) -> Motifs:
+        """The motifs by level, the hard-coded chain included."""
+        levels, at = [], 0
+        for count, size in zip(self.motifs, self.nodes, strict=True):
+            edges = size * (size - 1) // 2
+            levels.append(tuple(genes[at + i * edges : at + (i + 1) * edges] for i in range(count)))
+            at += count * edges
+        if self.top == "chain":
+            steps = _edges(self.motifs[-1] + 1)
+            levels.append((tuple(target if target == source + 1 else 0 for source, target in steps),))
+        return tuple(levels)
+
+    def _sizes(self) -> tuple[int, ...]:
+        return (*self.nodes, self.motifs[-1] + 1) if self.top == "chain" else self.nodes
+
+    def _live(self, a: Architecture) -> list[list[Motif]]:
+        """The motifs by level without edges that lie on no path, those that nothing live uses empty."""
+        found: list[list[Motif]] = []
+        passable: set[int] | None = None  # motifs of the level below that join their input to their output
+        for size, motifs in zip(self._sizes(), self._unpacked(a.genes), strict=True):
+            here = []
+            for motif in motifs:
+                if passable is not None:
+                    motif = tuple(v if v in passable else 0 for v in motif)
+                live = _on_paths(size, tuple(map(bool, motif)))
+                here.append(tuple(v if kept else 0 for v, kept in zip(motif, live, strict=True)))
+            passable = {n for n, motif in enumerate(here, start=1) if any(motif)}
+            found.append(here)
+        for above, below in zip(found[:0:-1], found[-2::-1], strict=True):
+            used = set().union(*above)
+            below[:] = [motif if n in used else (0,) * len(motif) for n, motif in enumerate(below, start=1)]
+        return found
+
+    def flatten(self, a: Architecture) -> Graph:
+        """The cell without its hierarchy: a graph of operations, only of what lies between input and output.
+
+        A node of a motif is called by the way to it: `1-3/2` is node 2 of the motif on edge 1-3 of the highest
+        motif, `1-3/out` its output node, which is there only if several edges enter it.
+        """
+        live, sizes = self._live(a), self._sizes()
+        nodes, edges = [Node("input")], list[Edge]()
+
+        def node(name: str, arriving: Sequence[tuple[int, str]]) -> int:
+            nodes.append(Node(name))
+            edges.extend((source, len(nodes) - 1, operation) for source, operation in arriving)
+            return len(nodes) - 1
+
+        def unroll(level: int, number: int, source: int, way: str) -> list[tuple[int, str]]:
+            """What enters the output of a motif whose input is `source`, as (source, operation)."""
+            steps = list(zip(_edges(sizes[level]), live[level][number - 1], strict=True))
+            at = {0: source}
+            arriving: list[tuple[int, str]] = []
+            for target in range(1, sizes[level]):
+                arriving = []
+                for (begin, end), value in steps:
+                    if end == target and value:
+                        deeper = f"{way}{begin + 1}-{end + 1}/"
+                        arriving.append(
+                            (at[begin], OPS[value - 1]) if not level else joined(level - 1, value, at[begin], deeper)
+                        )
+                if arriving and target < sizes[level] - 1:
+                    at[target] = node(f"{way}{target + 1}", arriving)
+            return arriving
+
+        def joined(level: int, number: int, source: int, way: str) -> tuple[int, str]:
+            arriving = unroll(level, number, source, way)
+            return arriving[0] if len(arriving) == 1 else (node(f"{way}out", arriving), "")
+
+        node("output", unroll(len(live) - 1, 1, 0, ""))
+        return Graph(tuple(nodes), tuple(edges))
+
+    def graphs(self, a: Architecture) -> Mapping[str, Graph]:
+        """The cell, flattened."""
+        return {"cell": self.flatten(a)}
+
+    def draw(self, a: Architecture) -> Drawing:
+        """The motifs in use, the highest level first, and of each what lies on paths; ValueError for strangers."""
+        self.check(a)
+        pictures = {}
+        for i, (size, motifs) in reversed(list(enumerate(zip(self._sizes(), self._live(a), strict=True)))):
+            name: Callable[[int], str] = (lambda value: f"motif {value}") if i else (lambda value: OPS[value - 1])
+            for number, motif in enumerate(motifs, start=1):
+                steps = [(s, t, name(v)) for (s, t), v in zip(_edges(size), motif, strict=True) if v]
+                if steps or i == len(self._sizes()) - 1:
+                    pictures[f"level {i + 2}, motif {number}"] = _picture(size, steps)
+        names = [f"motif {number}" for number in range(1, max(self.motifs) + 1)]
+        return draw(pictures, (*self.ops, *names), title=str(a))
+
+    def cell(self, a: Architecture, channels: int, *, reduction: bool = False) -> nn.Module:
+        """One cell of `a`, on the meta device; see `protocols.CellSpace`.
+
+        Raises:
+            ValueError: `a` is no member, or a reduction cell is asked for, which the space does not have.
+        """
+        self.check(a)
+        if reduction:
+            raise ValueError(f"{self.name}: reduction is True; allowed: False, since members hold no reduction cell")
+        import torch
+
+        from ..networks.hierarchical import GraphCell
+
+        with torch.device("meta"):
+            return GraphCell(self.flatten(a), channels)
+
+    def build(self, a: Architecture, task: Task) -> nn.Module:
+        """The network of `a`, on the meta device; input (n, *task.shape), output (n, classes, or 1).
+
+        Raises:
+            ValueError: `a` is no member, or the task's inputs are no images.
+        """
+        self.check(a)
+        inputs, _, _ = required_image(task, self.name)
+        import torch
+
+        from ..networks.hierarchical import graph_network
+
+        with torch.device("meta"):
+            return graph_network(
+                self.flatten(a), cells=self.cells, channels=self.channels, inputs=inputs, outputs=task.classes or 1
+            )
+
+    def text(self, a: Architecture) -> str:
+        """Levels joined by `|`, motifs by `+`, nodes by `/`, edges by `,`: `id/-,c1+c1/-,-|2/1,2`.
+
+        Of each node from the second the edges from node 1, 2, ...: `-` for nothing, a number for a motif of the
+        level below, and on level 2 `c1` for conv_1x1, `d3` for depthwise_conv_3x3, `s3` for sep_once_3x3, `m3` and
+        `a3` for max and average pooling, `id` for identity.
+        """
+        levels = []
+        for i, (size, motifs) in enumerate(zip(self.nodes, self._unpacked(a.genes), strict=False)):
+            words = {v: word for word, v in self._words(i).items()}
+            levels.append("+".join("/".join(",".join(words[v] for v in row) for row in _rows(size, m)) for m in motifs))
+        return "|".join(levels)
+
+    def parse(self, text: str) -> Architecture:
+        """Read `text(a)` back; ValueError names the malformed part."""
+        levels = text.split("|")
+        if len(levels) != len(self.motifs):
+            raise ValueError(f"{self.name}: {text!r} has {len(levels)} levels; allowed: {len(self.motifs)} with '|'")
+        genes = []
+        for i, level in enumerate(levels):
+            motifs = level.split("+")
+            if len(motifs) != self.motifs[i]:
+                raise ValueError(
+                    f"{self.name}: level {i + 2} has {len(motifs)} motifs; allowed: {self.motifs[i]} with '+'"
+                )
+            words = self._words(i)
+            for number, motif in enumerate(motifs, start=1):
+                rows = [row.split(",") for row in motif.split("/")]
+                where = f"{self.name}: motif {number} of level {i + 2}"
+                if list(map(len, rows)) != list(range(1, self.nodes[i])):
+                    form = "/".join(",".join("-" * k) for k in range(1, self.nodes[i]))
+                    raise ValueError(f"{where} is {motif!r}; allowed: the form {form!r}")
+                for word in (word for row in rows for word in row):
+                    if word not in words:
+                        raise ValueError(f"{where} holds {word!r}; allowed: {', '.join(words)}")
+                    genes.append(words[word])
+        return Architecture(self.family, tuple(genes))
+
+    def _words(self, level: int) -> dict[str, int]:
+        """What texts call the values of an edge, level 2 being 0."""
+        if level:
+            return {"-": 0, **{str(v): v for v in range(1, self.motifs[level - 1] + 1)}}
+        return {"-": 0, **{CODES[op]: OPS.index(op) + 1 for op in self.ops}}
+
+
+DEFAULTS = {
+    "ops": ",".join(OPS),
+    "motifs": ",".join(map(str, MOTIFS)),
+    "nodes": ",".join(map(str, NODES)),
+    "top": "free",
+    "channels": str(CHANNELS),
+    "cells": str(CELLS),
+}
+"""The options, as texts."""
+
+
+def _check_options(
+    ops: Sequence[str], motifs: Sequence[int], nodes: Sequence[int], top: str, channels: int, cells: int
+) -> None:
+    for op in ops:
+        if op not in OPS:
+            raise ValueError(f"hierarchical: ops holds {op!r}; allowed: {', '.join(OPS)}")
+    if not ops or len(set(ops)) != len(ops):
+        raise ValueError(f"hierarchical: ops is {','.join(ops)!r}; allowed: one or more, each once, of {', '.join(OPS)}")
+    if top not in TOPS:
+        raise ValueError(f"hierarchical: top is {top!r}; allowed: {', '.join(TOPS)}")
+    listed = {"motifs": ",".join(map(str, motifs)), "nodes": ",".join(map(str, nodes))}
+    if not motifs or not all(1 <= count <= MOST_MOTIFS for count in motifs) or (top == "free" and motifs[-1] != 1):
+        last = "" if top == "chain" else ", the last of them 1"
+        raise ValueError(
+            f"hierarchical: motifs is {listed['motifs']!r}; allowed: 1 to {MOST_MOTIFS} for each level from the second{last}"
+        )
+    if len(nodes) != len(motifs) or not all(2 <= size <= MOST_NODES for size in nodes):
+        raise ValueError(
+            f"hierarchical: nodes is {listed['nodes']!r}; allowed: 2 to {MOST_NODES} for each of {len(motifs)} levels"
+        )
+    for key, value in (("channels", channels), ("cells", cells)):
+        if value < 1:
+            raise ValueError(f"hierarchical: {key} is {value}; allowed: integers >= 1")
+
+
+def _rows(size: int, motif: Motif) -> list[Motif]:
+    """The edges of each node from the second."""
+    return [motif[i * (i - 1) // 2 : i * (i + 1) // 2] for i in range(1, size)]
+
+
+def _edges(size: int) -> list[tuple[int, int]]:
+    """All (source, target) by target, then by source: the order of a motif's genes."""
+    return [(source, target) for target in range(1, size) for source in range(target)]
+
+
+@lru_cache(maxsize=1 << 16)
+def _on_paths(size: int, edges: tuple[bool, ...]) -> tuple[bool, ...]:
+    """Which edges lie on a path from the first node to the last."""
+    steps = list(zip(_edges(size), edges, strict=True))
+    fed, used = {0}, {size - 1}
+    for (source, target), there in steps:
+        if there and source in fed:
+            fed.add(target)
+    for (source, target), there in reversed(steps):
+        if there and target in used:
+            used.add(source)
+    return tuple(there and source in fed and target in used for (source, target), there in steps)
+
+
+def _as_it_is(size: int, motif: Motif) -> Motif:
+    return motif
+
+
+def _smallest(size: int, motif: Motif) -> Motif:
+    """The smallest genes over all orders of the inner nodes in which edges lead from earlier to later ones."""
+    value = dict(zip(_edges(size), motif, strict=True))
+    there = [edge for edge, v in value.items() if v]
+    forms = []
+    for inner in permutations(range(1, size - 1)):
+        order = (0, *inner, size - 1)
+        place = {node: i for i, node in enumerate(order)}
+        if all(place[source] < place[target] for source, target in there):
+            forms.append(tuple(value.get((order[source], order[target]), 0) for source, target in _edges(size)))
+    return min(forms)
+
+
+def _picture(size: int, steps: Sequence[Edge]) -> Graph:
+    """A motif's graph without nodes that no edge touches."""
+    held = sorted({0, size - 1, *(node for source, target, _ in steps for node in (source, target))})
+    number = {node: i for i, node in enumerate(held)}
+    names = {0: "input", size - 1: "output"}
+    nodes = tuple(Node(names.get(node, str(node + 1))) for node in held)
+    return Graph(nodes, tuple((number[source], number[target], operation) for source, target, operation in steps))
