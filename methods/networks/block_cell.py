@@ -30,6 +30,26 @@ class Block:
     concat: bool = False
 
 
+class Node(nn.Module):
+    """The module of a block: reads the two states that are its sources."""
+
+    def __init__(self, block: Block, channels: int, *, reduction: bool) -> None:
+        super().__init__()
+        self.first, self.second = (
+            OPERATIONS[name](channels, 2 if reduction and source < INPUTS else 1)
+            for name, source in zip(block.operations, block.sources, strict=True)
+        )
+        self.projection = relu_conv_bn(2 * channels, channels) if block.concat else None
+
+    def forward(self, one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
+        """Two tensors (n, channels, h, w), or twice the size where the operation halves it, to one."""
+        one, two = self.first(one), self.second(two)
+        if self.projection is None:
+            return one + two
+        out: torch.Tensor = self.projection(torch.cat([one, two], 1))
+        return out
+
+
 class BlockCell(nn.Module):
     """Nodes in a row, some of which are concatenated as the output.
 
@@ -48,26 +68,11 @@ class BlockCell(nn.Module):
         self.sources = tuple(block.sources for block in blocks)
         self.outputs = tuple(outputs)
         self.out_channels = channels * len(self.outputs)
-        self.nodes, self.projections = nn.ModuleList(), nn.ModuleList()
-        for block in blocks:
-            self.nodes.append(
-                nn.ModuleList(
-                    OPERATIONS[name](channels, 2 if reduction and source < INPUTS else 1)
-                    for name, source in zip(block.operations, block.sources, strict=True)
-                )
-            )
-            # An empty Sequential marks a sum: unlike None it keeps ModuleList's positions.
-            self.projections.append(relu_conv_bn(2 * channels, channels) if block.concat else nn.Sequential())
+        self.nodes = nn.ModuleList(Node(block, channels, reduction=reduction) for block in blocks)
 
     def forward(self, older: torch.Tensor, newer: torch.Tensor) -> torch.Tensor:
         """Two tensors (n, channels, h, w) to (n, out_channels, h', w'), halved and rounded up by a reduction."""
         states = [older, newer]
-        for (i, j), (first, second), projection in zip(
-            self.sources,
-            self.nodes,  # type: ignore[arg-type]
-            self.projections,
-            strict=True,
-        ):
-            one, two = first(states[i]), second(states[j])
-            states.append(projection(torch.cat([one, two], 1)) if len(projection) else one + two)
+        for node, (i, j) in zip(self.nodes, self.sources, strict=True):
+            states.append(node(states[i], states[j]))
         return torch.cat([states[k] for k in self.outputs], 1)

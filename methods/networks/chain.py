@@ -33,8 +33,10 @@ class Pool(nn.Module):
         if self.kind == "max":
             return f.max_pool2d(f.pad(x, sides, value=-torch.inf), self.kernel, self.stride)
         inside = f.pad(torch.ones_like(x[:1, :1]), sides)
-        share = f.avg_pool2d(inside, self.kernel, self.stride)
-        return f.avg_pool2d(f.pad(x, sides), self.kernel, self.stride) / share
+        total, pixels = (
+            f.avg_pool2d(t, self.kernel, self.stride, divisor_override=1) for t in (f.pad(x, sides), inside)
+        )
+        return total / pixels
 
 
 def layer(operation: str, values: Mapping[str, int], shape: Shape) -> tuple[nn.Module, Shape]:

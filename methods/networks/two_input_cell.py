@@ -1,4 +1,4 @@
-"""Cells whose nodes add the outputs of two operations, on an earlier output each (ENAS micro; operation/index genes)."""
+"""Cells whose nodes add the outputs of two operations on earlier outputs: ENAS micro, operation and index genes."""
 
 from __future__ import annotations
 

@@ -267,7 +267,7 @@ class Chain(Space):
         """The representative of the class of `a`, a member of this space at every level; idempotent."""
         self.check_level(level)
         layers = _split(a.genes)
-        dense = next((i for i, layer in enumerate(layers, start=1) if layer[0] == DENSE), len(layers))
+        dense = next((i for i, layer in enumerate(layers) if layer[0] == DENSE), len(layers))
         if level == "raw" or dense == len(layers):
             return a
         return self._make(layers[:dense] + [self._on_a_pixel[b] for b in layers[dense:] if b[0] not in POOLS])

@@ -46,7 +46,7 @@ Genes = tuple[int, ...]
 
 def _pair(one: int, two: int) -> int:
     """The number of a pair of states: ordered by the larger, then by the smaller, whatever the node."""
-    return comb(max(one, two), 2) + min(one, two)
+    return two * (two - 1) // 2 + one if one < two else one * (one - 1) // 2 + two
 
 
 PAIRS = tuple(sorted(combinations(range(_MOST_NODES + 1), 2), key=lambda pair: _pair(*pair)))
@@ -284,59 +284,80 @@ class DARTS(Categorical):
 
         Nothing is evaluated. ValueError names the malformed part.
         """
+        text = text.strip()
         form = ", ".join(f"{role}=[...], {role}_concat=range(2, {self.nodes + 2})" for role in _ROLES)
         try:
-            call = ast.parse(text.strip(), mode="eval").body
+            call = ast.parse(text, mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             call = None
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id != "Genotype":
-            raise ValueError(f"darts: {text[:80]!r} is no genotype; allowed: Genotype({form})")
+            raise ValueError(f"darts: {_cut(text)!r} is no genotype; allowed: Genotype({form})")
         given = {keyword.arg: keyword.value for keyword in call.keywords}
         names = [name for role in _ROLES for name in (role, f"{role}_concat")]
         if call.args or len(call.keywords) != len(names) or set(given) != set(names):
-            raise ValueError(f"darts: the genotype does not hold each of {', '.join(names)} once, by name")
+            raise ValueError(f"darts: {_cut(text)!r} does not hold each of {', '.join(names)} once, by name")
         genes: list[int] = []
         for role in _ROLES:
-            genes += self._parsed_cell(given[role], role)
-            concat, states = ast.unparse(given[f"{role}_concat"]), list(range(2, self.nodes + 2))
-            if concat not in (str(states), str(tuple(states)), f"range(2, {self.nodes + 2})"):
-                raise ValueError(f"darts: {role}_concat is {concat}; allowed: {states} or range(2, {self.nodes + 2})")
+            genes += self._parsed_cell(given[role], role, text)
+            concat, states = given[f"{role}_concat"], list(range(2, self.nodes + 2))
+            if _states(concat) != states:
+                allowed = f"{states} or range(2, {self.nodes + 2})"
+                raise ValueError(f"darts: {role}_concat is {_source(text, concat)}; allowed: {allowed}")
         return Architecture("darts", tuple(genes))
 
-    def _parsed_cell(self, cell: ast.expr, role: str) -> list[int]:
+    def _parsed_cell(self, cell: ast.expr, role: str, text: str) -> list[int]:
         """The genes of a cell from the list of its edges."""
         items = cell.elts if isinstance(cell, ast.List | ast.Tuple) else None
         if items is None or len(items) != 2 * self.nodes:
-            found = ast.unparse(cell) if items is None else f"{len(items)} edges"
+            found = _source(text, cell) if items is None else f"a list of {len(items)}"
             raise ValueError(f"darts: {role} is {found}; allowed: a list of {2 * self.nodes} edges (operation, state)")
         genes: list[int] = []
         for k in range(self.nodes):
             here = f"darts: node {k + 2} of {role}"
-            (i, p), (j, q) = sorted(self._parsed_edge(item, here, k + 2) for item in items[2 * k : 2 * k + 2])
+            edges = (self._parsed_edge(item, here, k + 2, text) for item in items[2 * k : 2 * k + 2])
+            (i, p), (j, q) = sorted(edges)
             if i == j:
-                states = ", ".join(map(str, range(k + 2)))
-                raise ValueError(f"{here} reads state {i} twice; allowed: two different ones of {states}")
+                raise ValueError(f"{here} reads state {i} twice; allowed: two different ones, from 0 to {k + 1}")
             genes += [_pair(i, j), p, q]
         return genes
 
-    def _parsed_edge(self, item: ast.expr, here: str, node: int) -> tuple[int, int]:
+    def _parsed_edge(self, item: ast.expr, here: str, node: int, text: str) -> tuple[int, int]:
         """(state, operation) of an edge, written as (operation, state)."""
-        try:
-            edge = ast.literal_eval(item)
-        except ValueError:
-            edge = None
-        if not isinstance(edge, tuple) or [type(part) for part in edge] != [str, int]:
-            raise ValueError(f"{here} holds {ast.unparse(item)}; allowed: ('operation', state)")
-        op, source = edge
+        match item:
+            case ast.Tuple(elts=[ast.Constant(value=str(op)), ast.Constant(value=int(source))]):
+                pass
+            case _:
+                raise ValueError(f"{here} holds {_source(text, item)}; allowed: ('operation', state)")
         if op not in self.ops:
-            raise ValueError(f"{here} holds {op!r}; allowed: {', '.join(self.ops)}")
+            raise ValueError(f"{here} holds {_cut(op)!r}; allowed: {', '.join(self.ops)}")
         if not 0 <= source < node:
-            raise ValueError(f"{here} reads state {source}; allowed: 0 to {node - 1}")
-        return source, PRIMITIVES.index(op)
+            raise ValueError(f"{here} reads state {_cut(str(source))}; allowed: 0 to {node - 1}")
+        return int(source), PRIMITIVES.index(op)
 
     def _cells(self, a: Architecture) -> tuple[Genes, Genes]:
         """The genes of the normal cell and of the reduction cell."""
         return a.genes[: 3 * self.nodes], a.genes[3 * self.nodes :]
+
+
+def _states(concat: ast.expr) -> list[int] | None:
+    """The states that `range(i, j)` or a list stands for."""
+    match concat:
+        case ast.Call(
+            func=ast.Name(id="range"), args=[ast.Constant(value=2), ast.Constant(value=int(end))], keywords=[]
+        ):
+            return list(range(2, min(end, _MOST_NODES + 3)))
+        case ast.List(elts=parts) | ast.Tuple(elts=parts):
+            return [part.value if isinstance(part, ast.Constant) else None for part in parts]  # type: ignore[misc]
+    return None
+
+
+def _source(text: str, part: ast.expr) -> str:
+    """How a part of a text is written, on one line."""
+    return _cut(" ".join((ast.get_source_segment(text, part) or "").split()))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _edges(cell: Genes) -> list[tuple[tuple[int, int], tuple[int, int]]]:

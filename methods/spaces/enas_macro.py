@@ -7,6 +7,7 @@ paper leaves room, the authors' code decides (github.com/melodyguan/enas, `gener
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from ...protocols import Architecture, Task
@@ -73,6 +74,7 @@ class EnasMacro(Categorical):
         self.layers = layers
         self.ops = chosen_operations("enas_macro", ops, OPS)
         self.channels = channels
+        self._starts = [i * (i + 1) // 2 for i in range(layers)]  # of each layer's genes
         shown = {"layers": str(layers), "ops": ",".join(self.ops), "channels": str(channels)}
         default = {"layers": "12", "ops": ",".join(OPS), "channels": "8"}
         choices = tuple(OPS.index(op) for op in self.ops)
@@ -148,15 +150,14 @@ class EnasMacro(Categorical):
             parts = [part.split() for part in text.split("/")]
         else:
             words = text.split()
-            parts = [words[i * (i + 1) // 2 : (i + 1) * (i + 2) // 2] for i in range(max(self.layers - 1, 0))]
-            parts.append(words[self.layers * (self.layers - 1) // 2 :])
+            parts = [words[start:end] for start, end in pairwise([*self._starts, None])]
         if len(parts) != self.layers:
             raise ValueError(f"enas_macro: {text!r} has {len(parts)} layers; allowed: {self.layers}, with '/' between")
         genes: list[int] = []
         for layer, part in enumerate(parts, start=1):
             if len(part) != layer:
-                bits = f"an operation and {layer - 1} bits"
-                raise ValueError(f"enas_macro: layer {layer} is {' '.join(part)!r}; allowed: {bits}")
+                form = f"{layer} numbers, an operation and its bits"
+                raise ValueError(f"enas_macro: layer {layer} is {' '.join(part)!r}; allowed: {form}")
             allowed = [str(OPS.index(op)) for op in self.ops]
             for word in part:
                 if word not in allowed:
@@ -167,7 +168,7 @@ class EnasMacro(Categorical):
 
     def _parts(self, a: Architecture) -> list[tuple[int, ...]]:
         """The genes, layer by layer."""
-        return [a.genes[i * (i + 1) // 2 : (i + 1) * (i + 2) // 2] for i in range(self.layers)]
+        return [a.genes[start:end] for start, end in pairwise([*self._starts, None])]
 
 
 def chosen_operations(family: str, ops: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ class EnasMicro(Categorical):
     Genes come node by node, first of the normal, then of the reduction cell: input, operation, input, operation.
     Inputs 0 and 1 are the outputs of the cell before the last and of the last, 2, 3, ... those of the nodes, and a
     node reads any smaller number, the same twice if it likes; operations are numbers in the order of `OPS`. `text`
-    is the string of the authors' scripts (above: the cells of the paper's figure 8), with a slash between the
+    is the string of the authors' scripts (above: the cells of `cifar10_micro_final.sh`), with a slash between the
     cells; `parse` also reads theirs.
 
     What nobody reads is concatenated to the cell's output, the cell's inputs included. In reduction cells,

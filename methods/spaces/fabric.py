@@ -1,4 +1,4 @@
-"""Convolutional neural fabrics: subsets of the edges of a trellis of layers and scales (Saxena & Verbeek 2016, NeurIPS).
+"""Convolutional neural fabrics: edges of a trellis of layers and scales (Saxena & Verbeek 2016, NeurIPS).
 
 Every layer holds one node per scale, each scale half as large as the one before. A node is fed by those of the
 layer before at its own scale, one finer and one coarser; in the first and in the last layer also by the next
@@ -115,7 +115,8 @@ class Fabric(Categorical):
             or any(abs(a - b) > 1 for a, b in pairwise(scales))
         ):
             raise ValueError(
-                f"{self.name}: scales is {listed!r}; allowed: {self.layers} of 0 to {self.scales - 1}, in steps of at most 1"
+                f"{self.name}: scales is {listed!r}; allowed: {self.layers} of 0 to {self.scales - 1}, "
+                "in steps of at most 1"
             )
         nodes = [
             *range(scales[0]),
@@ -162,7 +163,7 @@ class Fabric(Categorical):
         return [(s, t, LETTERS[letter]) for (s, t, letter), bit in zip(self.edges, live, strict=True) if bit]
 
     def graphs(self, a: Architecture) -> Mapping[str, Graph]:
-        """The live part of the trellis, in its place; nodes are called `layer.scale`."""
+        """The live part of the trellis, layers from left to right, scales downwards; nodes are called `layer.scale`."""
         steps, last = self._live_steps(a), self.layers * self.scales - 1
         held = sorted({0, last, *(target for _, target, _ in steps)})
         number = {node: i for i, node in enumerate(held)}
@@ -171,9 +172,14 @@ class Fabric(Categorical):
             "network": Graph(
                 tuple(Node(names.get(node, self._node_names[node])) for node in held),
                 tuple((number[source], number[target], operation) for source, target, operation in steps),
-                places=tuple((float(node // self.scales), float(node % self.scales)) for node in held),
+                places=tuple(map(self._place, held)),
             )
         }
+
+    def _place(self, node: int) -> tuple[float, float]:
+        # Nodes that are joined inside a layer stand aslant: edges lead to the right.
+        layer, scale = divmod(node, self.scales)
+        return layer + (scale / self.scales if layer in (0, self.layers - 1) else 0.0), float(scale)
 
     def build(self, a: Architecture, task: Task) -> nn.Module:
         """The network of the live edges, on the meta device; input (n, *task.shape), output (n, classes, or 1).

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["GeneticCNN"]
 
 NODES = (3, 4, 5)
-CHANNELS = 16
+CHANNELS = 8
 MOST_NODES = 8
 
 Bits = tuple[int, ...]
@@ -38,11 +38,11 @@ class GeneticCNN(Categorical):
     >>> space = GeneticCNN()
     >>> space.size == 2**19, space.text(space.at(0))
     (True, '0-00|0-00-000|0-00-000-0000')
-    >>> a = space.parse("1-01|0-01-100|0-00-000-0000")
-    >>> space.text(space.canonical(a))              # 1 - 2 - 3; 2 - 3 and 1 - 4 apart, in any order
-    '1-01|0-01-100|0-00-000-0000'
-    >>> GeneticCNN(nodes=(4,), channels=8)
-    genetic_cnn[nodes=4;channels=8]
+    >>> a = space.parse("1-01|1-00-000|0-00-000-0000")    # 1, 2, 3 in a row; 1 before 2; no connections
+    >>> space.text(space.canonical(a))                    # which two of the four nodes does not matter
+    '1-01|0-00-001|0-00-000-0000'
+    >>> GeneticCNN(nodes=(4,), channels=16)
+    genetic_cnn[nodes=4;channels=16]
 
     Genes are the bits of stage 1, then of stage 2, and so on; inside a stage those of node 2 (from node 1), of
     node 3 (from nodes 1 and 2), and so on. Samples are uniform over the bit strings. Crossover takes every stage
@@ -56,9 +56,9 @@ class GeneticCNN(Categorical):
       directed acyclic graphs of K nodes (OEIS A003087: 6, 31, 302 for K = 3, 4, 5), 56,172 by default.
     - `raw`: every bit string by itself.
 
-    There are 2^(sum of K (K - 1) / 2) members. The paper's choices of channels, of the pooling and of the
-    classifier were not at hand: here stages are followed by 2x2 max pooling, each has twice the channels of the
-    one before, and after global average pooling comes one linear layer.
+    There are 2^(sum of K (K - 1) / 2) members. Channels, pooling and classifier are choices of this implementation,
+    not checked against the paper: stages are followed by 2x2 max pooling, each has twice the channels of the one
+    before, and after global average pooling comes one linear layer.
 
     Args:
         nodes: K per stage, each 2 to 8.

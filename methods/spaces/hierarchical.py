@@ -8,16 +8,16 @@ convolution brings the channels back to their number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
-from itertools import permutations
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from ...protocols import Architecture, Drawing, Task
 from ..base import required_image
 from ..categorical import Categorical, check_keys, full_name, whole_number
 from ..drawing import draw
-from ..graph import Edge, Graph, Node
+from ..graph import Graph
+from ..motifs import Motif, as_it_is, edges_of, live_motifs, motif_graph, rows_of, smallest_order, unroll
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +41,6 @@ TOPS = ("free", "chain")
 MOST_MOTIFS, MOST_NODES = 9, 7
 CHANNELS, CELLS = 8, 3
 
-Motif = tuple[int, ...]
 Motifs = tuple[tuple[Motif, ...], ...]
 """Per level, from level 2, its motifs."""
 
@@ -76,10 +75,9 @@ class Hierarchical(Categorical):
       higher numbers. The same functions and number of parameters, but the channels that a 1x1 convolution reads
       come in another order.
 
-    There are (k + 1)^e members per motif of e edges over k motifs of the level below. Paper and code were not at
-    hand: the defaults (six operations, six motifs of four nodes, one of five), the absence of a 1x1 convolution
-    where a single edge enters a node, and the order ReLU, convolution, batch normalisation are choices of this
-    implementation.
+    A motif of e edges over k motifs of the level below has (k + 1)^e forms, and the size is their product: 7^46. Not
+    checked against the paper: the defaults (six operations, six motifs of four nodes, one of five), the absence of
+    a 1x1 convolution where a single edge enters a node, and the order ReLU, convolution, batch normalisation.
 
     Args:
         ops: Allowed operations.
@@ -131,12 +129,23 @@ class Hierarchical(Categorical):
         below = {0: "none", **{OPS.index(op) + 1: op for op in self.ops}}
         for level, (count, size) in enumerate(zip(motifs, nodes, strict=True), start=2):
             for motif in range(1, count + 1):
-                edges = [f"{source + 1}_{target + 1}" for source, target in _edges(size)]
+                edges = [f"{source + 1}_{target + 1}" for source, target in edges_of(size)]
                 genes += [f"level{level}_motif{motif}_{edge}" for edge in edges]
                 values += [tuple(below)] * len(edges)
                 labels += [below] * len(edges)
             below = {0: "none", **{motif: f"motif_{motif}" for motif in range(1, count + 1)}}
         super().__init__("hierarchical", name, values, genes=genes, labels=labels)
+        lengths = [size * (size - 1) // 2 for size in nodes]
+        ends = accumulate(count * length for count, length in zip(motifs, lengths, strict=True))
+        self._slices = [
+            [slice(start, start + length) for start in range(end - count * length, end, length)]
+            for end, count, length in zip(ends, motifs, lengths, strict=True)
+        ]
+        self._sizes, self._chain = self.nodes, tuple[tuple[Motif], ...]()
+        if top == "chain":
+            self._sizes = (*self.nodes, motifs[-1] + 1)
+            steps = edges_of(motifs[-1] + 1)
+            self._chain = ((tuple(target if target == source + 1 else 0 for source, target in steps),),)
 
     @classmethod
     def from_options(cls, options: Mapping[str, tuple[str, ...]]) -> Hierarchical:
@@ -164,7 +173,7 @@ class Hierarchical(Categorical):
         genes: Motif = ()
         for level, (count, size) in enumerate(zip(self.motifs, self.nodes, strict=True)):
             step = 1 if level else OPS.index("identity") + 1
-            genes += tuple(step if target == source + 1 else 0 for source, target in _edges(size)) * count
+            genes += tuple(step if target == source + 1 else 0 for source, target in edges_of(size)) * count
         return Architecture(self.family, genes)
 
     def diversified(self, rng: np.random.Generator, mutations: int = 1000) -> Architecture:
@@ -183,7 +192,7 @@ class Hierarchical(Categorical):
         if level == "raw":
             return a
         self.check_level(level)
-        smallest = _smallest if level == "iso" else _as_it_is
+        smallest = smallest_order if level == "iso" else as_it_is
         genes: Motif = ()
         numbers: Mapping[int, int] = {}
         free = len(self.motifs) - (self.top == "chain")
@@ -202,74 +211,18 @@ class Hierarchical(Categorical):
 
     def _unpacked(self, genes: Motif) -> Motifs:
         """The motifs by level, the hard-coded chain included."""
-        levels, at = [], 0
-        for count, size in zip(self.motifs, self.nodes, strict=True):
-            edges = size * (size - 1) // 2
-            levels.append(tuple(genes[at + i * edges : at + (i + 1) * edges] for i in range(count)))
-            at += count * edges
-        if self.top == "chain":
-            steps = _edges(self.motifs[-1] + 1)
-            levels.append((tuple(target if target == source + 1 else 0 for source, target in steps),))
-        return tuple(levels)
-
-    def _sizes(self) -> tuple[int, ...]:
-        return (*self.nodes, self.motifs[-1] + 1) if self.top == "chain" else self.nodes
+        return (*(tuple(genes[where] for where in level) for level in self._slices), *self._chain)
 
     def _live(self, a: Architecture) -> list[list[Motif]]:
-        """The motifs by level without edges that lie on no path, those that nothing live uses empty."""
-        found: list[list[Motif]] = []
-        passable: set[int] | None = None  # motifs of the level below that join their input to their output
-        for size, motifs in zip(self._sizes(), self._unpacked(a.genes), strict=True):
-            here = []
-            for motif in motifs:
-                if passable is not None:
-                    motif = tuple(v if v in passable else 0 for v in motif)
-                live = _on_paths(size, tuple(map(bool, motif)))
-                here.append(tuple(v if kept else 0 for v, kept in zip(motif, live, strict=True)))
-            passable = {n for n, motif in enumerate(here, start=1) if any(motif)}
-            found.append(here)
-        for above, below in zip(found[:0:-1], found[-2::-1], strict=True):
-            used = set().union(*above)
-            below[:] = [motif if n in used else (0,) * len(motif) for n, motif in enumerate(below, start=1)]
-        return found
+        return live_motifs(self._sizes, self._unpacked(a.genes))
 
     def flatten(self, a: Architecture) -> Graph:
         """The cell without its hierarchy: a graph of operations, only of what lies between input and output.
 
         A node of a motif is called by the way to it: `1-3/2` is node 2 of the motif on edge 1-3 of the highest
-        motif, `1-3/out` its output node, which is there only if several edges enter it.
+        motif, `1-3/out` its output, which is a node only if several edges enter it.
         """
-        live, sizes = self._live(a), self._sizes()
-        nodes, edges = [Node("input")], list[Edge]()
-
-        def node(name: str, arriving: Sequence[tuple[int, str]]) -> int:
-            nodes.append(Node(name))
-            edges.extend((source, len(nodes) - 1, operation) for source, operation in arriving)
-            return len(nodes) - 1
-
-        def unroll(level: int, number: int, source: int, way: str) -> list[tuple[int, str]]:
-            """What enters the output of a motif whose input is `source`, as (source, operation)."""
-            steps = list(zip(_edges(sizes[level]), live[level][number - 1], strict=True))
-            at = {0: source}
-            arriving: list[tuple[int, str]] = []
-            for target in range(1, sizes[level]):
-                arriving = []
-                for (begin, end), value in steps:
-                    if end == target and value:
-                        deeper = f"{way}{begin + 1}-{end + 1}/"
-                        arriving.append(
-                            (at[begin], OPS[value - 1]) if not level else joined(level - 1, value, at[begin], deeper)
-                        )
-                if arriving and target < sizes[level] - 1:
-                    at[target] = node(f"{way}{target + 1}", arriving)
-            return arriving
-
-        def joined(level: int, number: int, source: int, way: str) -> tuple[int, str]:
-            arriving = unroll(level, number, source, way)
-            return arriving[0] if len(arriving) == 1 else (node(f"{way}out", arriving), "")
-
-        node("output", unroll(len(live) - 1, 1, 0, ""))
-        return Graph(tuple(nodes), tuple(edges))
+        return unroll(self._sizes, self._live(a), OPS)
 
     def graphs(self, a: Architecture) -> Mapping[str, Graph]:
         """The cell, flattened."""
@@ -278,14 +231,12 @@ class Hierarchical(Categorical):
     def draw(self, a: Architecture) -> Drawing:
         """The motifs in use, the highest level first, and of each what lies on paths; ValueError for strangers."""
         self.check(a)
-        pictures = {}
-        for i, (size, motifs) in reversed(list(enumerate(zip(self._sizes(), self._live(a), strict=True)))):
-            name: Callable[[int], str] = (lambda value: f"motif {value}") if i else (lambda value: OPS[value - 1])
-            for number, motif in enumerate(motifs, start=1):
-                steps = [(s, t, name(v)) for (s, t), v in zip(_edges(size), motif, strict=True) if v]
-                if steps or i == len(self._sizes()) - 1:
-                    pictures[f"level {i + 2}, motif {number}"] = _picture(size, steps)
         names = [f"motif {number}" for number in range(1, max(self.motifs) + 1)]
+        pictures = {}
+        for i, (size, motifs) in reversed(list(enumerate(zip(self._sizes, self._live(a), strict=True)))):
+            for number, motif in enumerate(motifs, start=1):
+                if any(motif) or i == len(self._sizes) - 1:
+                    pictures[f"level {i + 2}, motif {number}"] = motif_graph(size, motif, names if i else OPS)
         return draw(pictures, (*self.ops, *names), title=str(a))
 
     def cell(self, a: Architecture, channels: int, *, reduction: bool = False) -> nn.Module:
@@ -331,7 +282,9 @@ class Hierarchical(Categorical):
         levels = []
         for i, (size, motifs) in enumerate(zip(self.nodes, self._unpacked(a.genes), strict=False)):
             words = {v: word for word, v in self._words(i).items()}
-            levels.append("+".join("/".join(",".join(words[v] for v in row) for row in _rows(size, m)) for m in motifs))
+            levels.append(
+                "+".join("/".join(",".join(words[v] for v in row) for row in rows_of(size, m)) for m in motifs)
+            )
         return "|".join(levels)
 
     def parse(self, text: str) -> Architecture:
@@ -384,14 +337,17 @@ def _check_options(
         if op not in OPS:
             raise ValueError(f"hierarchical: ops holds {op!r}; allowed: {', '.join(OPS)}")
     if not ops or len(set(ops)) != len(ops):
-        raise ValueError(f"hierarchical: ops is {','.join(ops)!r}; allowed: one or more, each once, of {', '.join(OPS)}")
+        raise ValueError(
+            f"hierarchical: ops is {','.join(ops)!r}; allowed: one or more, each once, of {', '.join(OPS)}"
+        )
     if top not in TOPS:
         raise ValueError(f"hierarchical: top is {top!r}; allowed: {', '.join(TOPS)}")
     listed = {"motifs": ",".join(map(str, motifs)), "nodes": ",".join(map(str, nodes))}
     if not motifs or not all(1 <= count <= MOST_MOTIFS for count in motifs) or (top == "free" and motifs[-1] != 1):
         last = "" if top == "chain" else ", the last of them 1"
         raise ValueError(
-            f"hierarchical: motifs is {listed['motifs']!r}; allowed: 1 to {MOST_MOTIFS} for each level from the second{last}"
+            f"hierarchical: motifs is {listed['motifs']!r}; "
+            f"allowed: 1 to {MOST_MOTIFS} for each level from the second{last}"
         )
     if len(nodes) != len(motifs) or not all(2 <= size <= MOST_NODES for size in nodes):
         raise ValueError(
@@ -400,53 +356,3 @@ def _check_options(
     for key, value in (("channels", channels), ("cells", cells)):
         if value < 1:
             raise ValueError(f"hierarchical: {key} is {value}; allowed: integers >= 1")
-
-
-def _rows(size: int, motif: Motif) -> list[Motif]:
-    """The edges of each node from the second."""
-    return [motif[i * (i - 1) // 2 : i * (i + 1) // 2] for i in range(1, size)]
-
-
-def _edges(size: int) -> list[tuple[int, int]]:
-    """All (source, target) by target, then by source: the order of a motif's genes."""
-    return [(source, target) for target in range(1, size) for source in range(target)]
-
-
-@lru_cache(maxsize=1 << 16)
-def _on_paths(size: int, edges: tuple[bool, ...]) -> tuple[bool, ...]:
-    """Which edges lie on a path from the first node to the last."""
-    steps = list(zip(_edges(size), edges, strict=True))
-    fed, used = {0}, {size - 1}
-    for (source, target), there in steps:
-        if there and source in fed:
-            fed.add(target)
-    for (source, target), there in reversed(steps):
-        if there and target in used:
-            used.add(source)
-    return tuple(there and source in fed and target in used for (source, target), there in steps)
-
-
-def _as_it_is(size: int, motif: Motif) -> Motif:
-    return motif
-
-
-def _smallest(size: int, motif: Motif) -> Motif:
-    """The smallest genes over all orders of the inner nodes in which edges lead from earlier to later ones."""
-    value = dict(zip(_edges(size), motif, strict=True))
-    there = [edge for edge, v in value.items() if v]
-    forms = []
-    for inner in permutations(range(1, size - 1)):
-        order = (0, *inner, size - 1)
-        place = {node: i for i, node in enumerate(order)}
-        if all(place[source] < place[target] for source, target in there):
-            forms.append(tuple(value.get((order[source], order[target]), 0) for source, target in _edges(size)))
-    return min(forms)
-
-
-def _picture(size: int, steps: Sequence[Edge]) -> Graph:
-    """A motif's graph without nodes that no edge touches."""
-    held = sorted({0, size - 1, *(node for source, target, _ in steps for node in (source, target))})
-    number = {node: i for i, node in enumerate(held)}
-    names = {0: "input", size - 1: "output"}
-    nodes = tuple(Node(names.get(node, str(node + 1))) for node in held)
-    return Graph(nodes, tuple((number[source], number[target], operation) for source, target, operation in steps))

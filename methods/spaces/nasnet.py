@@ -46,7 +46,7 @@ PNAS_OPS = (
     "sep_conv_5x5",
     "sep_conv_7x7",
 )
-"""The eight operations of Liu et al. 2018, "Progressive neural architecture search", section 3.1."""
+"""The eight operations of PNAS (Liu et al. 2018, "Progressive neural architecture search", ECCV)."""
 
 COMBINERS = ("add", "concat", "search")
 ADD, CONCAT = range(2)
@@ -75,7 +75,7 @@ class NASNet(Categorical):
     first operation, the second operation and, if the combiner is searched, 0 to add and 1 to concatenate (the
     order in which the paper's controller chooses). Inputs 0 and 1 are the cell's, the older first; input 2 + b is
     block b. Operations are indices into `OPS`, whatever the restriction. Sampling is uniform over these ordered
-    choices, as the paper's random search is.
+    choices.
 
     The output of a cell concatenates the blocks that no block reads, in order. In a reduction cell, operations on
     the cell's inputs have stride 2. A concatenating block is brought back to the cell's channels by a 1x1
@@ -93,7 +93,9 @@ class NASNet(Categorical):
       functions are the same up to a permutation of the channels that are concatenated, which a permutation of the
       next layer's weights undoes.
 
-    The operations and the output rule are those of the paper as remembered, not checked against its code.
+    Operations and output rule agree with the lists for NASNet and PNAS in the model hub of NNI, which follow
+    Radosavovic et al. 2019, "On network design spaces"; the authors of NASNet published no code of their search.
+    Modules are those of `networks.operations`.
 
     Args:
         ops: Allowed operations.
@@ -174,11 +176,8 @@ class NASNet(Categorical):
         if level is None or level == "swap":
             return self._swapped(a)
         if level == "iso":
-            genes: Genes = ()
-            for blocks in self._blocks(a):
-                orders = smallest_order([block[:2] for block in blocks], lambda b, at, of=blocks: _moved(of[b], at))
-                genes += tuple(gene for block in orders for gene in block[: self._per_block])
-            return Architecture("nasnet", genes)
+            rows = [block for blocks in self._blocks(a) for block in _smallest(blocks)]
+            return Architecture("nasnet", tuple(gene for row in rows for gene in row[: self._per_block]))
         self.check_level(level)
         return a
 
@@ -213,9 +212,8 @@ class NASNet(Categorical):
     def build(self, a: Architecture, task: Task) -> nn.Module:
         """The network of `a`, on the meta device; input (n, *task.shape), output (n, classes, or 1).
 
-        Stem, stacking and classifier are those of DARTS (`networks.cells`): a cell follows another, channels
-        double at each of the two reductions. The paper's networks put N normal cells before, between and after
-        them, which `cells` = 3 N + 2 comes close to.
+        Stem and classifier are those of DARTS (`networks.cells`). With `cells` = 3 N + 2 there are N normal cells
+        before, between and after the two reduction cells, as in the paper; the default is N = 1.
 
         Raises:
             ValueError: `a` is no member, or the task's inputs are no images.
@@ -279,10 +277,7 @@ class NASNet(Categorical):
         """The blocks of each cell."""
         genes, width = a.genes, self._per_block
         fixed = () if self.combiner == "search" else (COMBINERS.index(self.combiner),)
-        rows: list[Block] = [
-            (*genes[k : k + width], *fixed)  # type: ignore[misc]
-            for k in range(0, len(genes), width)
-        ]
+        rows: list[Block] = [(*genes[k : k + width], *fixed) for k in range(0, len(genes), width)]
         return [rows[k : k + self.blocks] for k in range(0, len(rows), self.blocks)]
 
     def _swapped(self, a: Architecture) -> Architecture:
@@ -307,38 +302,50 @@ def _loose_ends(blocks: Sequence[Block]) -> list[int]:
     return [state for state in range(2, len(blocks) + 2) if state not in read]
 
 
-def _moved(block: Block, at: Mapping[int, int]) -> Genes:
-    """A block whose inputs have changed places, its pairs in order."""
-    (i, p), (j, q) = sorted(((at[block[0]], block[2]), (at[block[1]], block[3])))
-    return i, j, p, q, block[4]
+def _smallest(blocks: Sequence[Block]) -> list[Genes]:
+    """The blocks of a cell in the smallest of their orders, the pairs of each in order."""
+
+    def write(b: int, at: Mapping[int, int]) -> Genes:
+        i, j, p, q, combiner = blocks[b]
+        (i, p), (j, q) = sorted(((at[i], p), (at[j], q)))
+        return i, j, p, q, combiner
+
+    return smallest_order([block[:2] for block in blocks], write)
 
 
-def smallest_order(
-    sources: Sequence[Sequence[int]], write: Callable[[int, Mapping[int, int]], Genes]
-) -> list[Genes]:
+def smallest_order(sources: Sequence[Sequence[int]], write: Callable[[int, Mapping[int, int]], Genes]) -> list[Genes]:
     """The lexicographically smallest way to write down the nodes of a cell that has two inputs.
 
     Args:
         sources: The states that each node reads: 0 and 1 are the inputs, 2 + i is node i.
-        write: (node, new numbers of the states) -> the genes of the node, which the order decides by.
+        write: (node, new numbers of the states that it reads) -> its genes, which the order decides by.
 
     Returns:
         The genes of the nodes in the smallest of all orders in which every node follows those that it reads.
     """
-    read = {state for states in sources for state in states}
+    readers = [[c for c, states in enumerate(sources) if b + 2 in states] for b in range(len(sources))]
 
-    def rest(at: dict[int, int], left: tuple[int, ...]) -> list[Genes]:
-        if not left:
+    def rest(at: dict[int, int], ready: dict[int, Genes]) -> list[Genes]:
+        """What follows the nodes in `at`, where `ready` are those that may come next."""
+        if not ready:
             return []
-        ready = {b: write(b, at) for b in left if all(s in at for s in sources[b])}
         least = min(ready.values())
-        # Equal nodes may differ in who reads them; those that nobody reads are interchangeable.
-        first = [b for b, genes in ready.items() if genes == least]
-        unread = [b for b in first if b + 2 not in read][:1]
-        tried = [b for b in first if b + 2 in read] + unread
-        return [least, *min(rest({**at, b + 2: len(at)}, tuple(c for c in left if c != b)) for b in tried)]
+        # Equal nodes may still differ in who reads them, so each is tried; but one of those that nobody reads will do.
+        equal = [b for b, genes in ready.items() if genes == least]
+        unread = [b for b in equal if not readers[b]]
+        tried = [b for b in equal if readers[b]] + unread[:1]
+        return [least, *min(rest(*after(b, at, ready)) for b in tried)]
 
-    return rest({0: 0, 1: 1}, tuple(range(len(sources))))
+    def after(b: int, at: dict[int, int], ready: dict[int, Genes]) -> tuple[dict[int, int], dict[int, Genes]]:
+        at = {**at, b + 2: len(at)}
+        ready = {c: genes for c, genes in ready.items() if c != b}
+        for c in readers[b]:
+            if all(state in at for state in sources[c]):
+                ready[c] = write(c, at)
+        return at, ready
+
+    inputs = {0: 0, 1: 1}
+    return rest(inputs, {b: write(b, inputs) for b, states in enumerate(sources) if max(states) < len(inputs)})
 
 
 def allowed_operations(family: str, ops: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Recurrent cells of ENAS and of DARTS, for language models.
 
-Definitions: Pham et al. 2018 (Efficient neural architecture search via parameter sharing), section 2.1, with the
-highway bypass of its appendix and code; Liu et al. 2019 (DARTS: differentiable architecture search) and its code.
+Definitions: Pham et al. 2018 (Efficient neural architecture search via parameter sharing), with the highway bypass of
+its code, melodyguan/enas; Liu et al. 2019 (DARTS: differentiable architecture search) and its code, quark0/darts.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FORM = "Genotype(recurrent=[('tanh', 0), ...], concat=range(1, {}))"
 def published_size(nodes: int, activations: int = 4) -> int:
     """The size that Pham et al. 2018 state for ENAS cells, 4^N * N! for N nodes.
 
-    It counts N predecessors for node N + 1, which does not exist: N times as many as there are cells.
+    It is N times the number of cells: node 1 reads no other node, so there are (N-1)! ways to choose what is read.
 
     >>> published_size(12) == 12 * RNN().size
     True
@@ -70,7 +70,7 @@ class RNN(Categorical):
     The network is a language model: embedding, cell, linear decoder; all sizes are `units`, the hidden state is 0 at
     the start of each text. Unlike those of the papers it has no dropout, and embedding and decoder share no weights.
     In the published code a gate c = sigmoid(V s) lets every node pass on what it reads: c * f(W s) + (1 - c) * s, and
-    so it is here; without it (`highway=no`, ENAS only, as in the formulas of section 2.1) chains of relu or identity
+    so it is here; without it (`highway=no`, ENAS only, as in the paper's formulas) chains of relu or identity
     may grow without bound. Only matrices in use exist, so all cells of a restriction have equally many parameters.
 
     Levels of canonicalisation; the representative is the smallest member, gene by gene:

@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from ...protocols import Architecture, Json, SearchSpace, Task
-from ...protocols.training.pipelines import PIPELINES
+from ...protocols import Architecture, Json, Pipeline, SearchSpace, Task
 from .. import registry
 from ..categorical import Categorical, check_keys, full_name
 from ..wrapper import Wrapper
@@ -47,8 +46,10 @@ class WithPipeline(Wrapper):
     """
 
     def __init__(self, inner: SearchSpace, pipelines: Sequence[str] = _DEFAULT) -> None:
-        places = {p.name: i for i, p in enumerate(PIPELINES.values())}
-        fixed = [p.name for p in PIPELINES.values() if not p.open]
+        from ...protocols.training.pipelines import PIPELINES
+
+        places = {name: i for i, name in enumerate(PIPELINES)}
+        fixed = [name for name, pipeline in PIPELINES.items() if not pipeline.open]
         for given in pipelines:
             if given not in fixed:
                 raise ValueError(f"with_pipeline: pipelines holds {given!r}; allowed: {', '.join(fixed)}")
@@ -59,7 +60,7 @@ class WithPipeline(Wrapper):
                 f"allowed: two or more, each once, of {', '.join(fixed)}"
             )
         self.pipelines = chosen
-        self._fields = _differences(chosen)
+        self._fields = _differences([PIPELINES[name] for name in chosen])
         base = f"with_pipeline({inner.name})"
         own = Categorical(
             registry.family(base),
@@ -99,15 +100,13 @@ class WithPipeline(Wrapper):
         return self.inner.build(self.split(a)[1], task)
 
 
-def _differences(names: Sequence[str]) -> dict[str, dict[str, Json]]:
+def _differences(pipelines: Sequence[Pipeline]) -> dict[str, dict[str, Json]]:
     """Per pipeline the fields in which the pipelines are not all equal."""
-    every = {name: asdict(PIPELINES[name]) for name in names}
+    first, *others = every = [asdict(pipeline) for pipeline in pipelines]
     fields = [
-        field
-        for field in every[names[0]]
-        if field not in _LABELS and any(every[name][field] != every[names[0]][field] for name in names)
+        field for field in first if field not in _LABELS and any(other[field] != first[field] for other in others)
     ]
-    return {name: {field: values[field] for field in fields} for name, values in every.items()}
+    return {values["name"]: {field: values[field] for field in fields} for values in every}
 
 
 def _first(space: SearchSpace) -> Architecture:

@@ -18,7 +18,7 @@ from nasbed.harness.compare import carry_out
 from nasbed.harness.plan import Plan
 from nasbed.harness.store import RunStore
 from nasbed.methods.spaces.synthetic import Synthetic
-from nasbed.protocols import Architecture, Incumbent, Setting
+from nasbed.protocols import Architecture, Incumbent, Setting, Task
 from nasbed.tabular import open_table, write_table
 from nasbed.tabular.table import MappedTable
 
@@ -263,6 +263,58 @@ def test_no_test_split_is_reachable_in_real_training(
     import torch
 
     assert leaks.find_leaks({"a view": torch.from_numpy(hidden.x)[-1:]}, needles_of_digits())
+
+
+class Model:
+    """A space of one architecture: the next word from this one, or a linear model."""
+
+    def build(self, a: Architecture, task: Task) -> Any:
+        from torch import nn
+
+        if task.kind == "text":
+            return nn.Sequential(
+                nn.Embedding(task.classes, 8, device="meta"), nn.Linear(8, task.classes, device="meta")
+            )
+        return nn.Linear(task.shape[0], 1, device="meta")
+
+    def training(self, a: Architecture) -> dict[str, object]:
+        return {}
+
+    def features(self, a: Architecture, task: Task) -> dict[str, float]:
+        return {"params": 1.0}
+
+    def text(self, a: Architecture) -> str:
+        return "model"
+
+
+@pytest.mark.parametrize("data", ["text:corpus.txt", "wine_red"])
+def test_retraining_measures_the_metric_of_the_task_on_the_test_part(data: str, tmp_path: Path) -> None:
+    from nasbed.protocols.training import PIPELINES, ReferenceTrainer, load, load_test
+
+    rng = np.random.default_rng(0)
+    (tmp_path / "corpus.txt").write_text("".join(f"{'a b ' * int(rng.integers(1, 9))}\n" for _ in range(300)))
+    x = rng.normal(size=(400, 3))
+    table = np.c_[x, x.sum(1) + rng.normal(0, 0.1, 400)]
+    np.savetxt(tmp_path / "wine_red.csv", table, delimiter=",", header="p,q,r,quality")
+    view, test = load(data, tmp_path), load_test(data, tmp_path)
+    pipeline = replace(PIPELINES["adam"], learning_rate=0.05, batch_size=8, epochs=5)
+    trainer = ReferenceTrainer(Model(), device="cpu")
+    setting = Setting(view.task, "epochs", pipeline, lambda a: 0, data=view, trainer=trainer)
+    incumbents = [Incumbent(0, 0.0, Architecture("one", ()), 0.0)]
+    found = seal.retrain(Model(), setting, incumbents, seeds=[1, 2], data=data, data_root=tmp_path)["retrained"]
+    assert found["cost"] == 10
+    first, second = found["test"]
+    assert first != second
+    if data == "wine_red":
+        # Noise of 0.1 against a deviation of sqrt(3.01), after standardisation.
+        assert first == pytest.approx(0.01 / 3.01, rel=0.5)
+        assert np.square(test.y).mean() == pytest.approx(1, abs=0.3)
+    else:
+        # Words are certain but at one place in three: after b comes a or the end of the line.
+        pairs = np.full((4, 4), 1e-9)
+        np.add.at(pairs, (view.train.x.ravel(), view.train.y.ravel()), 1)
+        log = np.log(pairs / pairs.sum(1, keepdims=True))
+        assert first == pytest.approx(np.exp(-log[test.x, test.y].mean()), rel=0.05)
 
 
 # What the seal says.

@@ -301,7 +301,7 @@ def test_scores_lead_from_a_biased_landscape_to_the_truth() -> None:
     assert -0.5 <= bias.min() < 0 < bias.max() < 0.5
     assert abs(np.corrcoef(bias, full)[0, 1]) < 0.5
     for fidelity in (-0.1, 1.1, float("nan")):
-        with pytest.raises(ValueError, match="fidelity is .*; allowed: 0 to 1"):
+        with pytest.raises(ValueError, match=r"fidelity is .*; allowed: 0 to 1"):
             space.score(space.at(0), fidelity=fidelity)
 
 

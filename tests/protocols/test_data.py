@@ -12,6 +12,7 @@ import pytest
 from nasbed.protocols import DataView
 from nasbed.protocols.training import DATASETS, load, load_test
 
+UCI = Path(__file__).parents[3] / "shared" / "data" / "uci"
 DIGITS = "9552ff5657b34a606fef8c6dc810d25f908fd0b9d76ee8f8f6e3094f024c59fd"
 """Of all bytes of the three splits: tables and run keys carry it, so it may never change."""
 
@@ -128,7 +129,7 @@ def test_one_changed_pixel_is_another_data_set(tmp_path: Path) -> None:
 
 
 def test_missing_data_are_named_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"data: 'minst' is not one of digits, mnist") as unknown:
+    with pytest.raises(ValueError, match=r"data: 'minst' is not one of digits, mnist.*, text:PATH; did") as unknown:
         load("minst")
     with pytest.raises(ValueError, match=r"data-root: the data set 'mnist' is not embedded") as unnamed:
         load("mnist")
@@ -136,8 +137,78 @@ def test_missing_data_are_named_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"data-root: .*cifar100.npz lacks the array 'x_test'") as lacking:
         load("cifar100", tmp_path)
     errors = [unknown, unnamed, lacking]
-    for name in sorted(set(DATASETS) - {"digits", "cifar100"}):
+    for name in sorted(set(DATASETS) - {"digits", "cifar100", "wine_red", "text:PATH"}):
         with pytest.raises(ValueError, match=rf"data-root: .* holds neither {name}.npz nor torchvision's") as absent:
             load(name, tmp_path)
         errors.append(absent)
     assert not any("\n" in str(e.value) for e in errors)
+
+
+def wine(path: Path, n: int = 50, separator: str = ";") -> np.ndarray:
+    """A file like the one of UCI, whose last column is a sum of the others; the third does not vary."""
+    x = np.random.default_rng(0).normal(10, 3, (n, 4)).round(2)
+    x[:, 2] = 0.5
+    table = np.c_[x, x.sum(1).round(3)]
+    path.parent.mkdir(exist_ok=True)
+    rows = [separator.join(f'"{k}"' for k in "abcd") + separator + '"quality"']
+    path.write_text("\n".join([*rows, *(separator.join(map(str, row)) for row in table.tolist())]) + "\n")
+    return table
+
+
+def test_regression_is_standardised_by_the_training_part(tmp_path: Path) -> None:
+    table = wine(tmp_path / "wine_red.csv")
+    view, test = load("wine_red", tmp_path), load_test("wine_red", tmp_path)
+    parts = (view.train, view.valid, test)
+    assert [len(p) for p in parts] == [30, 10, 10]
+    task = view.task
+    assert (task.kind, task.metric, task.higher_is_better) == ("regression", "mse", False)
+    assert (task.shape, task.classes) == ((4,), None)
+    for split in parts:
+        assert (split.x.dtype, split.y.dtype, split.y.ndim) == (np.float32, np.float32, 1)
+    assert view.train.x.mean(0) == pytest.approx([0] * 4, abs=1e-5)
+    assert view.train.x.std(0) == pytest.approx([1, 1, 0, 1], abs=1e-5)
+    assert (view.train.y.mean(), view.train.y.std()) == pytest.approx((0, 1), abs=1e-5)
+    assert abs(test.x[:, 0].mean()) > 0.01  # not by its own statistics
+    # One scale for all parts: undone, the columns are those of the file, each row once.
+    x, y = (np.concatenate([getattr(p, k) for p in parts]) for k in "xy")
+    order = np.argsort(x[:, 0])
+    rows = table[np.argsort(table[:, 0])]
+    for ours, theirs in ((x[order, 1], rows[:, 1]), (y[order], rows[:, 4])):
+        assert np.corrcoef(ours, theirs)[0, 1] == pytest.approx(1, abs=1e-6)
+
+
+def test_the_csv_may_bear_the_name_of_uci_and_use_commas(tmp_path: Path) -> None:
+    wine(tmp_path / "a" / "wine_red.csv")
+    wine(tmp_path / "b" / "winequality-red.csv", separator=",")
+    assert load("wine_red", tmp_path / "a").task == load("wine_red", tmp_path / "b").task
+    wine(tmp_path / "c" / "wine_red.csv", n=51)
+    assert load("wine_red", tmp_path / "c").task.digest != load("wine_red", tmp_path / "a").task.digest
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a;b\n" + "1;2\n" * 9 + "1;x\n", r"is not a table of numbers \(could not convert"),
+        ("a;b\n" + "1;2\n" * 9 + "1;2;3\n", r"is not a table of numbers"),
+        ("a;b\n1;2\n", r"needs 5 rows, 2 columns and finite numbers; its shape is \(1, 2\)"),
+        ("a;b\n" + "1;nan\n" * 9, r"needs 5 rows, 2 columns and finite numbers"),
+        ("", r"needs 5 rows"),
+    ],
+)
+def test_a_csv_that_is_no_table_of_numbers_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "wine_red.csv").write_text(text)
+    with pytest.raises(ValueError, match=rf"data-root: .*wine_red.csv {message}") as error:
+        load("wine_red", tmp_path)
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match=r"data-root: .* holds neither wine_red.csv nor winequality-red.csv"):
+        load("wine_red", tmp_path / "elsewhere")
+
+
+@pytest.mark.skipif(not UCI.is_dir(), reason=f"no {UCI}")
+def test_the_wines_of_uci() -> None:
+    view, test = load("wine_red", UCI), load_test("wine_red", UCI)
+    assert (len(view.train), len(view.valid), len(test)) == (959, 320, 320)
+    assert view.task.shape == (11,)
+    assert view.task.digest.startswith("0c00f6118e2cebd6")
+    qualities = {round(float(v), 4) for s in (view.train, view.valid, test) for v in s.y}
+    assert len(qualities) == 6  # 3 to 8

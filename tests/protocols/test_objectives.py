@@ -106,7 +106,6 @@ def test_no_constant_does_better_in_training() -> None:
 @pytest.mark.parametrize("kind", ["image", "text", "regression"])
 def test_measuring_agrees_with_numpy_whatever_the_parts(kind: str) -> None:
     rng = np.random.default_rng(1)
-    torch.testing.assert_close(torch.ones(1), torch.ones(1))
     if kind == "text":
         network = nn.Embedding(7, 7)  # logits by look-up
         x, y = rng.integers(7, size=(2, 200, 35))

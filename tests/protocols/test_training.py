@@ -28,10 +28,11 @@ from nasbed.protocols.training import (
     load,
     load_test,
     materialise,
+    measure,
     training_flops,
 )
 from nasbed.protocols.training.flops import network_flops
-from nasbed.protocols.training.reference import batches, count_correct, learning_rate
+from nasbed.protocols.training.reference import batches, learning_rate
 
 SPACE = MLP()
 VIEW = load("digits")
@@ -180,6 +181,8 @@ def test_registered_pipelines_are_what_they_were() -> None:
     assert {n: p.digest[:16] for n, p in PIPELINES.items()} == {
         "adam": "8cdc74b395b76d13",
         "sgd_cosine": "8e31fa4865052977",
+        "fcnet": "488f62b0d3ad309b",
+        "free": "65512fe4401c1411",
     }
 
 
@@ -210,6 +213,58 @@ def test_initial_weights_of_convolutions_and_unknown_layers() -> None:
         materialise(unknown, torch_generator(0, "init"))
 
 
+def test_initial_weights_of_a_convolution_in_groups_are_bound_by_what_one_output_sees() -> None:
+    with torch.device("meta"):
+        network = nn.Conv2d(8, 64, 3, groups=4, dilation=2)
+    made = materialise(network, torch_generator(0, "init"))
+    bound = (2 * 9) ** -0.5
+    for p in made.parameters():
+        assert 0.95 * bound < p.abs().max() <= bound
+
+
+def test_initial_weights_of_an_embedding_are_standard_normal() -> None:
+    with torch.device("meta"):
+        network = nn.Sequential(nn.Embedding(400, 50, padding_idx=3), nn.Linear(50, 7))
+    made = materialise(network, torch_generator(0, "init"))
+    weight = made[0].weight
+    assert weight.mean().item() == pytest.approx(0, abs=0.03)
+    assert weight.std().item() == pytest.approx(1, abs=0.03)
+    assert not weight[3].any()
+    again = materialise(made.to("meta"), torch_generator(0, "init"))
+    assert torch.equal(again[0].weight, weight)
+    assert not torch.equal(materialise(made.to("meta"), torch_generator(1, "init"))[0].weight, weight)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("kind", [nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d])
+def test_batch_normalisation_starts_as_the_identity(kind: type[nn.Module], affine: bool) -> None:
+    """Moved off the meta device its buffers hold whatever lay in memory; here they are spoilt on purpose."""
+    network = nn.Sequential(kind(8, affine=affine))
+    for tensor in network.state_dict().values():
+        tensor.fill_(7)
+    made = materialise(network, torch_generator(0, "init"))
+    x = torch.randn(4, 8, *[3] * int(kind.__name__[-2]), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(made.eval()(x), x / (1 + 1e-5) ** 0.5)
+    assert made[0].num_batches_tracked == 0
+
+
+def test_what_would_hold_undefined_numbers_or_lose_its_tie_is_refused() -> None:
+    with torch.device("meta"):
+        buffered = nn.BatchNorm2d(4, affine=False)
+        mask = nn.Identity()
+        mask.register_buffer("mask", torch.ones(3))
+        tied = nn.Sequential(nn.Embedding(9, 5), nn.Linear(5, 9))
+        tied[1].weight = tied[0].weight
+        twice = nn.Sequential(layer := nn.Linear(5, 5), layer)
+    assert materialise(buffered, torch_generator(0, "init")).running_var.tolist() == [1] * 4
+    with pytest.raises(TypeError, match="Identity: no rule"):
+        materialise(mask, torch_generator(0, "init"))
+    with pytest.raises(TypeError, match="Linear: shares a parameter"):
+        materialise(tied, torch_generator(0, "init"))
+    made = materialise(twice, torch_generator(0, "init"))
+    assert made[0].weight is made[1].weight
+
+
 def mlp_flops(units: list[int]) -> tuple[int, int]:
     """Forward 2 n m per layer; backward twice that, except that the first layer's input needs no gradient."""
     forward = sum(2 * n * m for n, m in pairwise(units))
@@ -227,6 +282,16 @@ def test_flops_follow_the_closed_formula(text: str) -> None:
     for n_train, n_valid in ((1, 0), (0, 1), (800, 398)):
         counted = training_flops(network, VIEW.task, PIPELINES["adam"], n_train, n_valid)
         assert counted == n_train * both + n_valid * forward
+
+
+def test_flops_of_an_embedding_and_of_what_has_no_parameters() -> None:
+    text = Task("toy", "text", "perplexity", False, (35,), 50, "")
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Embedding(50, 8), nn.Linear(8, 50))
+        empty = nn.Sequential(nn.BatchNorm2d(1, affine=False), nn.Flatten())
+    product = 2 * 35 * 8 * 50
+    assert network_flops(model, text) == (product, 3 * product)
+    assert network_flops(empty, VIEW.task) == (0, 0)
 
 
 # --- determinism and isolation --------------------------------------------------------------------------------
@@ -315,8 +380,8 @@ def test_learning_beats_chance_by_far() -> None:
     assert steps == [(k, 10) for k in range(1, 11)]
     network = materialise(SPACE.build(a, VIEW.task), torch_generator(1, "other"))
     network.load_state_dict(dict(weights))
-    assert count_correct(network, VIEW.valid) / 398 == curve.valid[-1]
-    assert count_correct(network, load_test("digits")) / 599 > 0.8
+    assert measure(network, VIEW.valid) == curve.valid[-1]
+    assert measure(network, load_test("digits")) > 0.8
 
 
 def test_a_prefix_of_a_training_is_the_training_cut_short() -> None:
