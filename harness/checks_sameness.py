@@ -13,7 +13,7 @@ from torch import nn
 from ..protocols import Task
 
 _TRIALS = 400
-_CLOSE = {"rtol": 1e-7, "atol": 1e-9}
+_RTOL, _ATOL = 1e-7, 1e-9
 
 
 def same_function(one: nn.Module, two: nn.Module, task: Task, seed: int = 0) -> bool:
@@ -136,7 +136,7 @@ def _agrees(two: nn.Module, x: torch.Tensor, seen: _Recording, choices: _Choices
 
     hooks = [m.register_forward_pre_hook(share) for m in _leaves(two)]
     try:
-        agree = bool(torch.allclose(two(x), expected, **_CLOSE))
+        agree = bool(torch.allclose(two(x), expected, rtol=_RTOL, atol=_ATOL))
     except _Dead:
         agree = False
     finally:
@@ -153,7 +153,7 @@ def _order(old: torch.Tensor, new: torch.Tensor, module: nn.Module) -> torch.Ten
         return None
     axis = -1 if isinstance(module, nn.Linear) else 1
     identity = torch.arange(old.shape[axis] if old.dim() > 1 else 1)
-    if torch.allclose(old.to(torch.float64), new.to(torch.float64), **_CLOSE):
+    if torch.allclose(old.to(torch.float64), new.to(torch.float64), rtol=_RTOL, atol=_ATOL):
         return identity
     if isinstance(module, nn.Embedding):
         return None
@@ -162,7 +162,7 @@ def _order(old: torch.Tensor, new: torch.Tensor, module: nn.Module) -> torch.Ten
     first, second = (torch.argsort(t @ weights, stable=True) for t in (a, b))
     order = torch.empty_like(first)
     order[second] = first
-    return order if torch.allclose(a[order], b, **_CLOSE) else None
+    return order if torch.allclose(a[order], b, rtol=_RTOL, atol=_ATOL) else None
 
 
 def _copy(source: nn.Module, target: nn.Module, order: torch.Tensor) -> None:

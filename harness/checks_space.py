@@ -23,7 +23,7 @@ TASKS = (
     Task("images", "image", "accuracy", True, (3, 16, 16), 10, "0" * 64),
     Task("table", "tabular", "accuracy", True, (13,), 3, "0" * 64),
     Task("numbers", "regression", "mse", False, (13,), None, "0" * 64),
-    Task("words", "text", "accuracy", True, (12,), 20, "0" * 64),
+    Task("words", "text", "perplexity", False, (12,), 20, "0" * 64),
 )
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..protocols import Pipeline
 from .console import FAILED, OK, Json, print_json, progress, remark, say, stop, usage
 
 
@@ -71,7 +69,7 @@ def train(
         searched = registry.space(space)
     from ..protocols import FULL, Setting
     from ..protocols.streams import generator
-    from ..protocols.training import ReferenceTrainer, constant_prediction, load
+    from ..protocols.training import ReferenceTrainer, constant_prediction, load, pipeline_for
 
     with usage():
         if device not in ("auto", "cpu", "cuda"):
@@ -81,7 +79,7 @@ def train(
         a = searched.parse(architecture) if architecture else searched.sample(rng)
         features = searched.features(a, view.task)
         trainer = ReferenceTrainer(searched, device=device)
-        chosen = _pipeline(pipeline, searched.training(a))
+        chosen = pipeline_for(pipeline, searched.training(a))
         setting = Setting(view.task, "flops", chosen, lambda _: seed, data=view, trainer=trainer)
         # Builds the network and counts a pass through it: what space, data or pipeline refuse is said now.
         trainer.cost(a, setting, FULL)
@@ -110,19 +108,6 @@ def train(
     for epoch, (t, v) in enumerate(zip(curve.train, curve.valid, strict=True), start=1):
         bar = f"  {'#' * round(40 * v)}" if task.metric == "accuracy" else ""
         say(f"epoch {epoch:>3}  train {t:.4f}  valid {v:.4f}{bar}")
-
-
-def _pipeline(name: str | None, genes: Mapping[str, Any]) -> Pipeline:
-    """The named pipeline, or the first that opens the fields that are genes of an architecture."""
-    from ..methods import registry
-    from ..protocols.training import PIPELINES
-
-    if name is not None and name not in PIPELINES:
-        raise ValueError(registry.unknown("pipeline", name, tuple(PIPELINES)))
-    fitting = [p for p in PIPELINES.values() if set(genes) <= set(p.open)]
-    if name is None and not fitting:
-        raise ValueError(f"pipeline: none of {', '.join(PIPELINES)} opens {', '.join(sorted(genes))}")
-    return PIPELINES[name] if name else fitting[0]
 
 
 def check(

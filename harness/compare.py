@@ -105,11 +105,18 @@ def _study_record(plan: Plan, failures: Sequence[Failure], origin: dict[str, Jso
         "digest": plan.digest,
         "name": study.name,
         "spec": spec,
+        "task": _task_record(plan),
         "tables": {name: _table_record(plan, name, budgets[name]) for name in plan.tables},
         "runs": [r for r in runs if r["key"] not in failed],
         "failed": [{**r, "error": failed[r["key"]].error} for r in runs if r["key"] in failed],
         "provenance": origin,
     }
+
+
+def _task_record(plan: Plan) -> Json:
+    """What is measured, without a table; with tables, each says it itself."""
+    task = plan.task
+    return task and {"name": task.name, "metric": task.metric, "higher_is_better": task.higher_is_better}
 
 
 def _table_record(plan: Plan, name: str, budget: Json) -> dict[str, Json]:

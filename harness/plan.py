@@ -11,7 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ..methods import registry
-from ..protocols import SCHEMA, Json, SearchSpace, Setting, Unit
+from ..protocols import SCHEMA, Json, SearchSpace, Setting, Task, Unit
+from ..protocols.streams import generator
 from ..tabular import MappedTable, open_table
 from . import records
 from .study import Method, Study, read_budget
@@ -44,6 +45,7 @@ class Plan:
         runs: All runs, tables outermost, then estimators, strategies, seeds.
         tables: The opened tables by name.
         pipelines: Chosen pipeline per table name, or under None.
+        task: Of the data set, without a table.
         digest: sha256 over the specs and labels of all runs and the settings of the analysis.
     """
 
@@ -52,6 +54,7 @@ class Plan:
     tables: Mapping[str, MappedTable] = field(default_factory=dict)
     pipelines: Mapping[str | None, str] = field(default_factory=dict)
     digest: str = ""
+    task: Task | None = None
 
 
 def plan(study: Study, *, data_root: Path | None = None, device: str = "auto") -> Plan:
@@ -67,7 +70,10 @@ def plan(study: Study, *, data_root: Path | None = None, device: str = "auto") -
     estimators = [(m, _resolved("estimators", m)) for m in study.estimators or (default,)]
     options = {"batch": study.batch, "dedupe": study.dedupe, "redraw": study.redraw, "retrain": study.retrain}
     worlds: list[tuple[str | None, dict[str, Json]]] = [(n, _table_world(study, t)) for n, t in tables.items()]
-    worlds = worlds or [(None, _data_world(study, data_root, device))]
+    task = None
+    if not worlds:
+        world, task = _data_world(study, data_root, device)
+        worlds = [(None, world)]
     runs = []
     for table, world in worlds:
         space = tables[table].space if table else registry.space(world["space"])
@@ -83,7 +89,7 @@ def plan(study: Study, *, data_root: Path | None = None, device: str = "auto") -
     analysis = [study.alpha, study.rope, study.resamples, study.name]
     text = records.canonical([analysis, [[r.key, r.strategy, r.estimator, r.table] for r in runs]])
     pipelines = {t: world["pipeline"]["name"] for t, world in worlds}
-    return Plan(study, tuple(runs), tables, pipelines, hashlib.sha256(text.encode()).hexdigest())
+    return Plan(study, tuple(runs), tables, pipelines, hashlib.sha256(text.encode()).hexdigest(), task)
 
 
 def _open(study: Study) -> dict[str, MappedTable]:
@@ -210,12 +216,9 @@ def _table_world(study: Study, table: MappedTable) -> dict[str, Json]:
     }
 
 
-def _data_world(study: Study, data_root: Path | None, device: str) -> dict[str, Json]:
-    from ..protocols.training import PIPELINES, arithmetic, load
+def _data_world(study: Study, data_root: Path | None, device: str) -> tuple[dict[str, Json], Task]:
+    from ..protocols.training import arithmetic, load, pipeline_for
 
-    name = study.pipeline or "adam"
-    if name not in PIPELINES:
-        raise ValueError(registry.unknown("pipeline", name, tuple(PIPELINES)))
     try:
         space = registry.space(study.space or "")
     except ValueError:
@@ -223,18 +226,20 @@ def _data_world(study: Study, data_root: Path | None, device: str) -> dict[str, 
     except Exception as error:  # a class of the user's own that is no space
         raise ValueError(f"space: {study.space!r} cannot be built ({_line(error)})") from error
     view = load(study.data or "", data_root)
-    pipeline = PIPELINES[name]
+    genes = space.training(space.sample(generator(0, "plan")))
+    pipeline = pipeline_for(study.pipeline, genes)
     unit: Unit = "epochs"
     limit = float(DEFAULT_EVALUATIONS * pipeline.epochs)
     if study.budget is not None:
         unit, limit = read_budget(study.budget)
     if unit == "seconds":
         raise ValueError("budget: without a table a budget is in epochs, evals or flops; seconds would not repeat")
-    return {
+    world = {
         "space": space.name,
         "table": None,
         "data": {"name": study.data, "digest": view.task.digest},
-        "pipeline": {"name": name, "digest": pipeline.digest},
+        "pipeline": {"name": pipeline.name, "digest": pipeline.digest},
         "budget": {"unit": unit, "limit": limit},
         "machine": arithmetic(device),
     }
+    return world, view.task

@@ -181,6 +181,8 @@ def _setting(task: Task, space: SearchSpace, table: MappedTable | None) -> Setti
     from ..protocols.training import PIPELINES, ReferenceTrainer, load
 
     view = load(spec["data"]["name"], Path(task.data_root) if task.data_root else None)
+    if view.task.digest != spec["data"]["digest"]:
+        raise ValueError(f"data: {spec['data']['name']!r} is not what it was when the study was planned")
     trainer = ReferenceTrainer(space, device=task.device)
     return Setting(view.task, unit, PIPELINES[spec["pipeline"]["name"]], draw, data=view, trainer=trainer)
 

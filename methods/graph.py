@@ -70,7 +70,7 @@ class Graph:
         for start in range(self.inputs):
             arriving: list[set[tuple[str, ...]]] = []
             for i, node in enumerate(self.nodes):
-                here = {()} if i == start else set()
+                here: set[tuple[str, ...]] = {()} if i == start else set()
                 for source, operation in self.incoming[i]:
                     step = tuple(filter(None, (operation, node.operation)))
                     here |= {word + step for word in arriving[source] if len(word) + len(step) <= longest}

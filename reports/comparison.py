@@ -50,6 +50,7 @@ LATE = 0.1
 
 ROPE_REGRET = 0.01
 ROPE_TEST = 0.001
+ROPE_SHARE = 0.01
 
 Samples = dict[str, list[Vector]]
 """For each method, for each table, values by seed."""
@@ -137,9 +138,14 @@ def _unit(data: StudyData) -> str:
 
 def _metrics(data: StudyData, rope: float | None) -> tuple[Metric, ...]:
     if not data.tabular:
-        fractions = all(0.0 <= v <= 1.0 for values in data.runs["retrained"] for v in values)
-        width = ROPE_TEST if rope is None else rope
-        return (Metric("test", "Test score", "test score", "score", False, width, 100.0 if fractions else 1.0),)
+        task = data.study.get("task") or {"metric": "accuracy", "higher_is_better": True}
+        if task["metric"] == "accuracy":
+            width = ROPE_TEST if rope is None else rope
+            return (Metric("test", "Test score", "test score", "score", False, width, 100.0),)
+        if rope is None:  # of a metric of any scale: relative to what was measured
+            rope = ROPE_SHARE * float(np.median([v for values in data.runs["retrained"] for v in values]))
+        name = task["metric"]
+        return (Metric("test", f"Test {name}", f"test {name}", name, not task["higher_is_better"], rope),)
     width = ROPE_REGRET if rope is None else rope
     return (
         Metric("regret_final", "Final regret", "final test regret", "normalised regret", True, width),

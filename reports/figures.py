@@ -280,7 +280,8 @@ def critical_difference(comparison: Comparison) -> Drawing:
 def incumbents(comparison: Comparison) -> Drawing:
     """Size against test score of every final incumbent."""
     look = looks(comparison)
-    percent = not comparison.tables or comparison.tables[0].metric == "accuracy"
+    tables = comparison.tables
+    percent = tables[0].metric == "accuracy" if tables else comparison.metrics[0].scale == 100.0
     with mpl.rc_context(STYLE):
         figure, panels = _panels(len(comparison.places), height=1.95)
         for axes, place in zip(panels, comparison.places, strict=True):
@@ -301,7 +302,7 @@ def incumbents(comparison: Comparison) -> Drawing:
             axes.set_xlabel("parameters")
             if len(panels) > 1:
                 axes.set_title(place, pad=5)
-        metric = comparison.tables[0].metric if comparison.tables else "score"
+        metric = tables[0].metric if tables else comparison.metrics[0].unit
         panels[0].set_ylabel(f"test {metric} (%)" if percent else f"test {metric}")
         _legend(figure, panels[0], len(comparison.methods))
         caption = "Final incumbents: test score against number of parameters, one mark per run."

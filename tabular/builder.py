@@ -80,6 +80,8 @@ class Spec:
         for field in ("name", "space", "version"):
             if not isinstance(value := given.get(field, ""), str):
                 raise ValueError(f"spec {path.name}: {field}: {value!r} is not a text in quotes")
+        if given["data"] in ("wine_red", "text:PATH"):
+            raise ValueError(f"spec {path.name}: data: {given['data']!r} has no classes; allowed: data sets that have")
         _enumerable(given["space"])
         for key in given.get("notes", {}):
             if key in (*IDENTITY, "digest", "median_cost", "trained", "pilot", "default_pipeline"):

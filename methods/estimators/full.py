@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite, nan
 
 from ...protocols import Cost, Observation, Proposal, SearchSpace, Setting, Trainer
 
@@ -38,4 +39,6 @@ class FullTraining:
         costs = self._trainer.cost(p.architecture, setting, p.fidelity)
         seed = setting.train_seed(p.architecture)
         curve, _ = self._trainer.train(p.architecture, setting, seed=seed, fidelity=p.fidelity)
+        if not isfinite(curve.valid[-1]):
+            return Observation(p, nan, costs, status="crashed", reason="training diverged")
         return Observation(p, self._sign * curve.valid[-1], costs, curve.valid)

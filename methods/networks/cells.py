@@ -77,7 +77,7 @@ class CellNetwork(nn.Module):
         before = [self.stem(x)] * 2
         for fits, cell in zip(self.fits, self.cells, strict=True):
             sources = before[-self.cell_inputs :]
-            fitted = [fit(value) for fit, value in zip(fits, sources, strict=True)]  # type: ignore[arg-type]
+            fitted = [fit(value) for fit, value in zip(cast(nn.ModuleList, fits), sources, strict=True)]
             before = [before[-1], cell(*fitted)]
         out: torch.Tensor = self.head(before[-1])
         return out

@@ -19,7 +19,7 @@ def relu_conv_bn(
 ) -> nn.Sequential:
     """ReLU, convolution without bias, batch normalisation; the size is kept, or halved by stride 2."""
     sides = (kernel, kernel) if isinstance(kernel, int) else kernel
-    padding = tuple(dilation * (k // 2) for k in sides)
+    padding = (dilation * (sides[0] // 2), dilation * (sides[1] // 2))
     conv = nn.Conv2d(inputs, outputs, sides, stride, padding, dilation, groups, bias=False)
     return nn.Sequential(nn.ReLU(), conv, nn.BatchNorm2d(outputs))
 

@@ -57,7 +57,7 @@ class EnasMacro(Categorical):
     The only level of canonicalisation is `raw`: every output is read, each layer is a function of its own, and so
     no two members are equal.
 
-    The paper searches with C = 36 channels and trains a network of 24 layers with 96; the default here is narrower.
+    The authors' scripts search with C = 36 and train a final network of 24 layers with 96; the default is narrower.
 
     Attributes:
         layers: L.

@@ -53,7 +53,7 @@ class Fabric(Categorical):
 
     There are E = (layers - 1) (3 scales - 2) + 2 (scales - 1) edges and 2^E members, 2^56 by default. All nodes have
     the same number of channels. The classifier is global average pooling and a linear layer; a subset without a
-    path from input to output leaves it nothing but zeros.
+    path from input to output, which by default are about half of them, leaves it nothing but zeros.
 
     Args:
         layers: At least 2.

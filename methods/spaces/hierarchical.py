@@ -39,7 +39,7 @@ OPS = tuple(CODES)
 MOTIFS, NODES = (6, 1), (4, 5)
 TOPS = ("free", "chain")
 MOST_MOTIFS, MOST_NODES = 9, 7
-CHANNELS, CELLS = 8, 3
+CHANNELS, CELLS = 8, 1
 
 Motifs = tuple[tuple[Motif, ...], ...]
 """Per level, from level 2, its motifs."""
@@ -86,7 +86,8 @@ class Hierarchical(Categorical):
         top: "free", or "chain": the highest level is not part of the genes, but runs through all motifs of the
             level below in turn. This is how cell spaces are hierarchies of three levels, the third hard-coded.
         channels: Of the first cells.
-        cells: Copies of the cell, halving the size at one and two thirds of the depth (`networks.cells.plan`).
+        cells: Copies of the cell; of two the second, of more those at one and two thirds of the depth halve their
+            input and double the channels.
 
     Attributes:
         ops: Allowed operations, in the order of `OPS`.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import compress, pairwise, product
-from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...protocols import Architecture, Task
-from ..base import Space, configspace, import_configspace
+from ..base import Space, configspace, import_configspace, required_vector
 from ..graph import Graph, Node
 
 if TYPE_CHECKING:
@@ -212,7 +211,9 @@ class MLP(Space):
 
     def features(self, a: Architecture, task: Task) -> Mapping[str, float]:
         """Parameters and MACs of the dense layers; `depth` counts hidden dense layers."""
-        units = [prod(task.shape), *(_width(t) for t in a.genes[:-1] if t != DROPOUT), task.classes or 1]
+        self.check(a)
+        inputs, outputs = required_vector(task, self.name), task.classes or 1
+        units = [inputs, *(_width(t) for t in a.genes[:-1] if t != DROPOUT), outputs]
         macs = sum(n * m for n, m in pairwise(units))
         counts = {f"n_{name}": 0.0 for name in (*ACTIVATIONS, "dropout")}
         for token in a.genes[:-1]:
@@ -222,10 +223,11 @@ class MLP(Space):
 
     def build(self, a: Architecture, task: Task) -> torch.nn.Module:
         """Linear layers with bias, each followed by its activation; logits (or one value) at the end."""
+        self.check(a)
+        units = required_vector(task, self.name)
         from torch import nn
 
         activation = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU}
-        units = prod(task.shape)
         layers: list[nn.Module] = [nn.Flatten()]
         for token in a.genes[:-1]:
             if token == DROPOUT:

@@ -221,7 +221,7 @@ class NB201(Categorical):
 
 def _image_shape(task: Task) -> tuple[int, int, int]:
     # The shortcut of a residual block pools 2x2 while its convolution rounds up: they meet on even sides only.
-    if len(task.shape) != 3 or task.shape[1] % 4 or task.shape[2] % 4:
+    if task.kind == "text" or len(task.shape) != 3 or task.shape[1] % 4 or task.shape[2] % 4:
         raise ValueError(
             f"nb201: inputs of task {task.name!r} have the shape {task.shape}; "
             "allowed: (channels, height, width), height and width divisible by 4"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...protocols import Architecture, Task
+from ..base import required_vector
 from ..categorical import Categorical, check_keys, full_name, whole_number
 
 if TYPE_CHECKING:
@@ -255,7 +256,7 @@ class Synthetic(Categorical):
             return nn.Sequential(*layers[:-1])
 
     def _widths(self, a: Architecture, task: Task) -> list[int]:
-        return [prod(task.shape), *(1 + gene for gene in a.genes), task.classes or 1]
+        return [required_vector(task, self.name), *(1 + gene for gene in a.genes), task.classes or 1]
 
     def text(self, a: Architecture) -> str:
         """The genes, joined by hyphens."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .data import DATASETS, load, load_test
 from .flops import training_flops
-from .pipelines import PIPELINES
+from .pipelines import PIPELINES, pipeline_for
 
 if TYPE_CHECKING:
     from .objectives import constant_prediction, objective_of
@@ -32,6 +32,7 @@ __all__ = [
     "measure",
     "objective_of",
     "one_thread",
+    "pipeline_for",
     "training_flops",
 ]
 

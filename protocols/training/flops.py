@@ -16,8 +16,11 @@ def forward_flops(network: nn.Module, task: Task) -> int:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
+    was_training = network.training
+    network.eval()  # the counter takes apart the batch normalisation of training, which takes long and costs nothing
     with FlopCounterMode(display=False) as forward, torch.no_grad():
         network(_examples(task))
+    network.train(was_training)
     return int(forward.get_total_flops()) // 2
 
 

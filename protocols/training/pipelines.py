@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..task import Pipeline
+from ..task import Json, Pipeline
 
 # Adam with learning rate 0.001 for 10 epochs is the setting of Minutoli & Ciranni's overview (section 5).
 ADAM = Pipeline("adam", optimizer="adam", learning_rate=0.001, epochs=10, batch_size=32)
@@ -50,3 +50,24 @@ FREE = Pipeline(
 )
 
 PIPELINES: Mapping[str, Pipeline] = {p.name: p for p in (ADAM, SGD_COSINE, FCNET, FREE)}
+"""By name; the first that opens what a space asks for is that space's default."""
+
+
+def pipeline_for(name: str | None, genes: Mapping[str, Json]) -> Pipeline:
+    """The named pipeline, or the first that opens the fields that are genes of an architecture.
+
+    Args:
+        name: Registered name, or None.
+        genes: `training(a)` of a member of the space.
+
+    Raises:
+        ValueError: Unknown name, or the pipeline keeps closed what is a gene.
+    """
+    if name is not None and name not in PIPELINES:
+        raise ValueError(f"pipeline: {name!r} is not one of {', '.join(PIPELINES)}")
+    fitting = {p.name: p for p in PIPELINES.values() if set(genes) <= set(p.open)}
+    if not fitting or (name or next(iter(fitting))) not in fitting:
+        closed = f"{name!r} does not open" if name else "none opens"
+        allowed = ", ".join(fitting) or "none"
+        raise ValueError(f"pipeline: {closed} {', '.join(sorted(genes))} to the architecture; allowed: {allowed}")
+    return fitting[name] if name else next(iter(fitting.values()))

@@ -283,8 +283,7 @@ def reference(layers: list[tuple[str, tuple[int, ...]]], w: dict[str, torch.Tens
             known = [f"reductions.{i + 1}.{s}" for s in range(i + 2)]
             # An output without weights here is read by nobody.
             kept = [
-                halved(x, at) if f"{at}.norm.weight" in w else torch.empty(0)
-                for x, at in zip(kept, known, strict=True)
+                halved(x, at) if f"{at}.norm.weight" in w else torch.empty(0) for x, at in zip(kept, known, strict=True)
             ]
     return F.linear(kept[-1].mean(dim=(2, 3)), w["head.2.weight"], w["head.2.bias"])
 

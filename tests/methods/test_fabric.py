@@ -107,6 +107,11 @@ def test_random_members_keep_what_lies_on_paths(index: int) -> None:
     assert taken(space, space.canonical(a)) == live(space, a)
 
 
+def test_about_half_of_the_default_subsets_have_no_path() -> None:
+    rng = np.random.default_rng(0)
+    assert 0.45 < np.mean([not any(SPACE.canonical(SPACE.sample(rng)).genes) for _ in range(1000)]) < 0.57
+
+
 def test_sampling_is_uniform() -> None:
     space, rng = Fabric(2, 2), np.random.default_rng(0)
     counts = Counter(space.index(space.sample(rng)) for _ in range(64 * 40))

@@ -311,9 +311,9 @@ def test_iso_keeps_the_function_up_to_the_order_of_channels() -> None:
 
 def test_names_and_options() -> None:
     assert SPACE.name == "hierarchical"
-    name = "hierarchical[ops=conv_1x1,identity;motifs=2,1;nodes=3,4;channels=4;cells=1]"
+    name = "hierarchical[ops=conv_1x1,identity;motifs=2,1;nodes=3,4;channels=4;cells=2]"
     space = registry.space(name)
-    assert (space.name, space) == (name, Hierarchical(TWO[::-1], (2, 1), (3, 4), channels=4, cells=1))
+    assert (space.name, space) == (name, Hierarchical(TWO[::-1], (2, 1), (3, 4), channels=4, cells=2))
     assert registry.space("hierarchical[nodes=4;top=chain;motifs=3]").name == "hierarchical[motifs=3;nodes=4;top=chain]"
 
 
