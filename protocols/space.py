@@ -40,7 +40,10 @@ class SearchSpace(Protocol):
 
     @property
     def levels(self) -> tuple[str, ...]:
-        """Names of the canonicalisation levels, the default first: it preserves function and parameters."""
+        """Names of the canonicalisation levels, the default first.
+
+        It preserves function and parameters, up to the names of modules and the order of units and channels.
+        """
         ...
 
     @property

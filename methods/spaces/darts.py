@@ -83,11 +83,11 @@ class DARTS(Categorical):
 
     Levels of canonicalisation:
 
-    - `raw`: every member by itself.
     - `iso`: equality as graphs. Nodes change places within each cell, where none comes before one that it reads;
-      the representative is the smallest member of the class in the order of genes. The functions are the same up to
-      a permutation of the channels that the nodes contribute to the output, which a permutation of the input
-      channels of the next layers' weights undoes: not the same weights, so this is not the default.
+      the representative is the smallest member of the class in the order of genes. The same function and
+      parameters, up to the order of the channels that the nodes contribute to the output, and of the weights that
+      read them.
+    - `raw`: every member by itself.
 
     Args:
         ops: Allowed operations, "none" aside.
@@ -103,7 +103,7 @@ class DARTS(Categorical):
         has_reduction: See `protocols.CellSpace`.
     """
 
-    levels = ("raw", "iso")
+    levels = ("iso", "raw")
     cell_inputs = 2
     has_reduction = True
 
@@ -173,9 +173,9 @@ class DARTS(Categorical):
         return Architecture("darts", (*genes[:at], pair, *ops, *genes[at + 3 :]))
 
     def canonical(self, a: Architecture, level: str | None = None) -> Architecture:
-        """`a` itself, or at the level `iso` the smallest member with the same graphs; idempotent."""
+        """The smallest member with the same graphs, or at the level `raw` `a` itself; idempotent."""
         self.check_level(level)
-        return Architecture("darts", sum(map(_smallest, self._cells(a)), ())) if level == "iso" else a
+        return a if level == "raw" else Architecture("darts", sum(map(_smallest, self._cells(a)), ()))
 
     def graphs(self, a: Architecture) -> Mapping[str, Graph]:
         """The graphs `normal` and `reduction`; operations stand on the edges."""

@@ -59,12 +59,13 @@ class EnasMicro(Categorical):
 
     Levels of canonicalisation:
 
-    - `swap`: the two (input, operation) pairs of a node change places. Exactly the same function and parameters.
-      The representative is the smallest member in the order of the genes.
+    - `iso`: the two (input, operation) pairs of a node change places, and so do nodes, wherever every node still
+      reads smaller numbers only. The same function and parameters, up to the order of the channels in the output of
+      a cell, and of the weights that read them.
+    - `swap`: the pairs of a node only.
     - `raw`: every member by itself.
-    - `iso`: moreover, nodes change places wherever every node still reads smaller numbers only. Equal up to the
-      order of the channels in the output of a cell, that is of the weights that read it. The representative is
-      again the smallest, and its pairs are those of `swap`.
+
+    The representative is the smallest member in the order of the genes.
 
     The authors' scripts train 17 cells with C = 36, `enas_micro[channels=36;cells=17]`; the default is smaller.
 
@@ -77,7 +78,7 @@ class EnasMicro(Categorical):
         has_reduction: See `protocols.CellSpace`.
     """
 
-    levels = ("swap", "raw", "iso")
+    levels = ("iso", "swap", "raw")
     operations = OPS
     cell_inputs = 2
     has_reduction = True
@@ -115,7 +116,7 @@ class EnasMicro(Categorical):
 
     def canonical(self, a: Architecture, level: str | None = None) -> Architecture:
         """The representative of the class of `a`, a member at every level; ValueError if the level is unknown."""
-        if level is None or level == "swap":
+        if level == "swap":
             genes: list[int] = []
             g = a.genes
             for i in range(0, len(g), 4):

@@ -86,12 +86,11 @@ class NASNet(Categorical):
 
     Levels of canonicalisation; the representative is the smallest member of the class in the order of genes:
 
-    - `swap`: the two (input, operation) pairs of an adding block change places. Bit for bit the same function and
-      the same parameters: `build` makes one network for the whole class.
+    - `iso`: equality as graphs. The two (input, operation) pairs of a block change places, and so do blocks. The
+      same function and parameters, up to the order of the channels that are concatenated, and of the weights that
+      read them.
+    - `swap`: the pairs of an adding block only. `build` makes one network for the whole class, bit for bit.
     - `raw`: every member by itself.
-    - `iso`: moreover, blocks change places, and pairs of concatenating blocks too: equality as graphs. The
-      functions are the same up to a permutation of the channels that are concatenated, which a permutation of the
-      next layer's weights undoes.
 
     Operations and output rule agree with the lists for NASNet and PNAS in the model hub of NNI, which follow
     Radosavovic et al. 2019, "On network design spaces"; the authors of NASNet published no code of their search.
@@ -111,7 +110,7 @@ class NASNet(Categorical):
         has_reduction: See `protocols.CellSpace`.
     """
 
-    levels = ("swap", "raw", "iso")
+    levels = ("iso", "swap", "raw")
     cell_inputs = 2
     has_reduction = True
 
@@ -173,9 +172,9 @@ class NASNet(Categorical):
 
     def canonical(self, a: Architecture, level: str | None = None) -> Architecture:
         """The representative of the class of `a`, a member of this space at every level; idempotent."""
-        if level is None or level == "swap":
+        if level == "swap":
             return self._swapped(a)
-        if level == "iso":
+        if level is None or level == "iso":
             rows = [block for blocks in self._blocks(a) for block in _smallest(blocks)]
             return Architecture("nasnet", tuple(gene for row in rows for gene in row[: self._per_block]))
         self.check_level(level)

@@ -64,12 +64,12 @@ class OpIdx(Categorical):
 
     Levels of canonicalisation:
 
-    - `swap`: the two operations of a node change places along with their indices. Exactly the same function and
-      parameters. The representative is the smallest member in the order of the genes.
+    - `iso`: the two operations of a node change places along with their indices, and so do nodes, wherever every
+      node still reads earlier ones only. The same function and parameters, up to the order of the channels in the
+      output of a cell, and of the weights that read them. The representative is the smallest if read node by
+      node, indices first.
+    - `swap`: the operations of a node only; the representative is the smallest in the order of the genes.
     - `raw`: every member by itself.
-    - `iso`: moreover, nodes change places wherever every node still reads earlier ones only. Equal up to the order
-      of the channels in the output of a cell, that is of the weights that read it. The representative is the
-      smallest if read node by node, indices first.
 
     Nothing is pruned: the operation `none` gives zeros, and what leads to it keeps its parameters.
 
@@ -82,7 +82,7 @@ class OpIdx(Categorical):
         has_reduction: See `protocols.CellSpace`.
     """
 
-    levels = ("swap", "raw", "iso")
+    levels = ("iso", "swap", "raw")
     operations = OPS
     cell_inputs = 1
     has_reduction = False
@@ -152,7 +152,7 @@ class OpIdx(Categorical):
         if level == "raw":
             return a
         nodes = self.decode(a)
-        if level == "iso":
+        if level != "swap":
             nodes = relabelled(nodes, 1)
         operations: list[int] = []
         indices: list[int] = []

@@ -203,17 +203,17 @@ def test_classes_are_the_unrolled_cells(space: Hierarchical) -> None:
     for i in range(space.size):
         a = space.at(i)
         smallest = first.setdefault(repr(unrolled(space, a)), a)
-        assert space.canonical(a) == smallest
-        assert repr(unrolled(space, space.canonical(a))) == repr(unrolled(space, a))
-        assert space.flatten(space.canonical(a)) == space.flatten(a)
-    assert len({space.canonical(a) for a in first.values()}) == len(first)
+        assert space.canonical(a, "motifs") == smallest
+        assert repr(unrolled(space, space.canonical(a, "motifs"))) == repr(unrolled(space, a))
+        assert space.flatten(space.canonical(a, "motifs")) == space.flatten(a)
+    assert len({space.canonical(a, "motifs") for a in first.values()}) == len(first)
     assert len({space.flatten(a) for a in first.values()}) == len(first)
 
 
 def test_the_number_of_cells_of_three_nodes() -> None:
     # 1 -> 3 alone, 1 -> 2 -> 3 alone, both: with 2 operations 2 + 4 + 8, and the cell without a path.
     space = Hierarchical(ops=TWO, motifs=(1,), nodes=(3,))
-    assert len({space.canonical(space.at(i)) for i in range(space.size)}) == 2 + 4 + 8 + 1
+    assert len({space.canonical(space.at(i), "motifs") for i in range(space.size)}) == 2 + 4 + 8 + 1
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -222,12 +222,12 @@ def test_numbers_of_motifs_and_unused_motifs_change_nothing(seed: int) -> None:
     rng = np.random.default_rng(seed)
     space = Hierarchical(motifs=(4, 3, 1), nodes=(4, 3, 4))
     a = space.sample(rng)
-    representative = space.canonical(a)
+    representative = space.canonical(a, "motifs")
     space.check(representative)
-    assert space.canonical(representative) == representative
+    assert space.canonical(representative, "motifs") == representative
     for level, count in ((2, 4), (3, 3)):
         order = tuple(int(n) + 1 for n in rng.permutation(count))
-        assert space.canonical(renumbered(space, a, level, order)) == representative
+        assert space.canonical(renumbered(space, a, level, order), "motifs") == representative
     # Everything that no edge from the top refers to, dead edges included, gets random genes.
     motifs, used = motifs_of(space, a), {(4, 1)}
     for level in (4, 3):
@@ -240,15 +240,15 @@ def test_numbers_of_motifs_and_unused_motifs_change_nothing(seed: int) -> None:
         }
     noise = motifs_of(space, space.sample(rng))
     b = assembled(space, {key: edges if key in used else noise[key] for key, edges in motifs.items()})
-    assert space.canonical(b) == representative
+    assert space.canonical(b, "motifs") == representative
     assert space.flatten(representative) == space.flatten(a)
 
 
 def test_equal_motifs_are_one() -> None:
     space = WORLDS[0]
     a, b = space.parse("c1+c1|1/-,2"), space.parse("-+c1|2/-,2")
-    assert space.canonical(a) == b == space.canonical(space.parse("c1+id|1/-,1"))
-    assert space.canonical(space.parse("c1+id|1/-,2")) != b
+    assert space.canonical(a, "motifs") == b == space.canonical(space.parse("c1+id|1/-,1"), "motifs")
+    assert space.canonical(space.parse("c1+id|1/-,2"), "motifs") != b
 
 
 @pytest.mark.parametrize("level", ["motifs", "raw", "iso"])
@@ -259,7 +259,7 @@ def test_canonical_is_idempotent_and_stays_inside(level: str) -> None:
             b = space.canonical(a, level)
             space.check(b)
             assert space.canonical(b, level) == b
-            assert space.canonical(space.canonical(a), level) == b or level == "raw"
+            assert space.canonical(space.canonical(a, "motifs"), level) == b or level == "raw"
 
 
 def test_iso_merges_the_orders_of_inner_nodes() -> None:
@@ -277,7 +277,7 @@ def test_iso_merges_the_orders_of_inner_nodes() -> None:
         a = space.at(i)
         assert first.setdefault(orbit(a), space.canonical(a, "iso")) == space.canonical(a, "iso")
     assert len({space.canonical(space.at(i), "iso") for i in range(space.size)}) == len(first) == 14
-    assert len({space.canonical(space.at(i)) for i in range(space.size)}) == 16
+    assert len({space.canonical(space.at(i), "motifs") for i in range(space.size)}) == 16
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -300,7 +300,7 @@ def test_iso_keeps_the_function_up_to_the_order_of_channels() -> None:
     space = Hierarchical(ops=("conv_1x1", "max_pool_3x3"), motifs=(1,), nodes=(4,), channels=4, cells=1)
     a, b, c = map(space.parse, ("c1/m3,-/-,c1,c1", "m3/c1,-/-,c1,c1", "m3/c1,-/-,m3,c1"))
     task = image_task(2, 8, 5)
-    assert space.canonical(a) != space.canonical(b)
+    assert space.canonical(a, "motifs") != space.canonical(b, "motifs")
     assert space.canonical(a, "iso") == space.canonical(b, "iso") != space.canonical(c, "iso")
     assert same_function(space.build(a, task), space.build(b, task), task)
     assert not same_function(space.build(a, task), space.build(c, task), task)
