@@ -97,7 +97,7 @@ def _graph(graph: Graph, colours: Mapping[str, str], top: float) -> tuple[list[s
         lines.append(f'<path d="{curve}" fill="none" stroke="{colour}" stroke-width="1.6" marker-end="url(#a)"/>')
         if operation:
             labels.append(
-                f'<text x="{middle[0]:.1f}" y="{middle[1] - 2:.1f}" fill="{colour}" text-anchor="middle" '
+                f'<text x="{middle[0]:.1f}" y="{middle[1] + (13 if bend > 0 else -5):.1f}" fill="{colour}" text-anchor="middle" '
                 'paint-order="stroke" stroke="#fff" stroke-width="3">'
                 f"{escape(operation)}</text>"
             )
@@ -168,7 +168,7 @@ def _bends(graph: Graph, places: Sequence[Point]) -> list[float]:
         ]
         span = columns.index(places[target][0]) - columns.index(places[source][0])
         side = -1.0 if number % 2 else 1.0
-        bends.append((side * (18.0 + 13.0 * span) if between else 0.0) + 26.0 * ((twin + 1) // 2) * (-1) ** twin)
+        bends.append((side * (8.0 + 24.0 * span**0.6) if between else 0.0) + 26.0 * ((twin + 1) // 2) * (-1) ** twin)
     return bends
 
 
@@ -180,7 +180,8 @@ def _line(places: Sequence[Point], source: int, target: int, x: float) -> float:
 def _curve(a: Point, b: Point, wide_a: float, wide_b: float, bend: float) -> tuple[str, Point]:
     """The path from the right of one box to the left of another, and where its label stands."""
     x0, x1 = a[0] + wide_a / 2, b[0] - wide_b / 2 - 1
-    y0, y1 = a[1] + (bend / 12 if bend else 0), b[1] + (bend / 12 if bend else 0)
+    shift = max(-8.0, min(8.0, bend / 6))  # where it leaves the box, so that the edges of a node can be told apart
+    y0, y1 = a[1] + shift, b[1] + shift
     pull = max(14.0, (x1 - x0) * 0.35)
     c0, c1 = (x0 + pull, y0 + bend), (x1 - pull, y1 + bend)
     middle = ((x0 + 3 * c0[0] + 3 * c1[0] + x1) / 8, (y0 + 3 * c0[1] + 3 * c1[1] + y1) / 8)
