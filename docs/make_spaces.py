@@ -40,7 +40,8 @@ space.draw(a)  # a notebook shows the picture
 Sizes count members, that is genotypes; classes of equal function are fewer. *Levels* are canonical forms, the default
 first: members of one default form are the same function of the same parameters up to names, which the checks show on
 networks with shared weights. What the other levels claim stands in the docstring of the space. This page is
-written by `python docs/make_spaces.py`; the architectures drawn are random ones.
+written by `python docs/make_spaces.py`; the architectures drawn are those of
+`nasbed space NAME` and `nasbed train --space NAME`, seed 0.
 
 """
 
@@ -53,7 +54,7 @@ def pages() -> dict[str, str]:
     sections = []
     for name in names:
         space = registry.space(name)
-        a = space.sample(generator(0, "docs", name))
+        a = space.sample(generator(0, "train-command", space.family))
         found[f"spaces/{name}.svg"] = str(space.draw(a)) + "\n"
         rows.append(f"| [{space.name}](#{name}) | {_size(space)} | {registry.summary('spaces', name)} |")
         sections.append("\n".join(_section(name, space, a)))

@@ -34,13 +34,16 @@ def show(
     picture: Annotated[Path | None, typer.Option("--draw", help="Write the architecture's picture (SVG) here.")] = None,
     as_json: Json = False,
 ) -> None:
-    """What a search space is, and one architecture of it: size, moves, cost, picture."""
+    """What a search space is, and one architecture of it: size, moves, cost, picture.
+
+    The random architecture is the one that `nasbed train` draws with the same seed.
+    """
     from ..methods import registry
     from ..protocols.streams import generator
 
     with usage():
         space = registry.space(name)
-        a = space.parse(architecture) if architecture else space.sample(generator(seed, "space-command"))
+        a = space.parse(architecture) if architecture else space.sample(generator(seed, "train-command", space.family))
         task, features = _features(space, a)
         found = _facts(space, a) | {"task": task.name, "features": dict(features)}
         if picture:

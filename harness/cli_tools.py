@@ -75,7 +75,7 @@ def train(
         if device not in ("auto", "cpu", "cuda"):
             raise ValueError(registry.unknown("device", device, ("auto", "cpu", "cuda")))
         view = load(data, data_root)
-        rng = generator(seed, "train-command")
+        rng = generator(seed, "train-command", searched.family)
         a = searched.parse(architecture) if architecture else searched.sample(rng)
         features = searched.features(a, view.task)
         trainer = ReferenceTrainer(searched, device=device)

@@ -97,8 +97,8 @@ def _graph(graph: Graph, colours: Mapping[str, str], top: float) -> tuple[list[s
         lines.append(f'<path d="{curve}" fill="none" stroke="{colour}" stroke-width="1.6" marker-end="url(#a)"/>')
         if operation:
             labels.append(
-                f'<text x="{middle[0]:.1f}" y="{middle[1] + (13 if bend > 0 else -5):.1f}" fill="{colour}" text-anchor="middle" '
-                'paint-order="stroke" stroke="#fff" stroke-width="3">'
+                f'<text x="{middle[0]:.1f}" y="{middle[1] + (13 if bend > 0 else -5):.1f}" fill="{colour}" '
+                'text-anchor="middle" paint-order="stroke" stroke="#fff" stroke-width="3">'
                 f"{escape(operation)}</text>"
             )
     boxes = [_box(graph, i, at[i], widths[i], colours) for i in range(len(graph.nodes))]

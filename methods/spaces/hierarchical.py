@@ -67,13 +67,12 @@ class Hierarchical(Categorical):
 
     Levels of canonicalisation; the representative is the smallest equivalent member:
 
-    - `motifs`: edges on no path from input to output count as nothing, and so does all of a motif that no live
-      edge uses; of equal motifs one is used; motifs of a level may be numbered differently. Exactly the same
-      function and parameters: the unrolled cell, `flatten`, is the same.
+    - `iso`: edges on no path from input to output count as nothing, and so does all of a motif that no live edge
+      uses; of equal motifs one is used; motifs of a level may be numbered differently, and so may the inner nodes
+      of a motif, as long as edges lead from lower to higher numbers. The same function and parameters, up to the
+      order of the channels that a 1x1 convolution reads.
+    - `motifs`: the same without the numbers of nodes: the unrolled cell, `flatten`, is the same, to the bit.
     - `raw`: every member by itself.
-    - `iso`: moreover, the inner nodes of a motif may be numbered differently, as long as edges lead from lower to
-      higher numbers. The same functions and number of parameters, but the channels that a 1x1 convolution reads
-      come in another order.
 
     A motif of e edges over k motifs of the level below has (k + 1)^e forms, and the size is their product: 7^46. Not
     checked against the paper: the defaults (six operations, six motifs of four nodes, one of five), the absence of
@@ -100,7 +99,7 @@ class Hierarchical(Categorical):
         has_reduction: False, of the protocol `CellSpace`.
     """
 
-    levels = ("motifs", "raw", "iso")
+    levels = ("iso", "motifs", "raw")
     cell_inputs = 1
     has_reduction = False
 
@@ -193,7 +192,7 @@ class Hierarchical(Categorical):
         if level == "raw":
             return a
         self.check_level(level)
-        smallest = smallest_order if level == "iso" else as_it_is
+        smallest = as_it_is if level == "motifs" else smallest_order
         genes: Motif = ()
         numbers: Mapping[int, int] = {}
         free = len(self.motifs) - (self.top == "chain")

@@ -27,7 +27,7 @@ PROJECTION = "conv_1x1"
 """What an identity is where it has to halve the size."""
 KERNELS = {1: (3, 3), 2: (5, 6)}
 """Choice -> kernel and expansion of its block."""
-STAGES, CHANNELS, HEAD = (2, 3, 3), 32, 1280
+STAGES, CHANNELS, HEAD = (2, 3, 3), 16, 640
 DEEPEST = 30
 
 
@@ -47,12 +47,12 @@ class Macro(Categorical):
     3, expansion 3), 2 `mb6_k5` (kernel 5, expansion 6). Sampling is uniform over the strings, as is the table;
     over networks it is not, since some are written in several ways.
 
-    The network is a 3x3 convolution to 32 channels; stages of 2, 3 and 3 layers, the first layer of each of which
-    halves the size and doubles the channels; a 1x1 convolution to 1,280 channels, global average pooling, linear
+    The network is a 3x3 convolution; stages of 2, 3 and 3 layers, the first layer of each of which
+    halves the size and doubles the channels; a 1x1 convolution, global average pooling, linear
     layer. The first layer of a stage cannot be a true identity: there it is a 1x1 convolution of stride 2 with
-    batch normalisation, shown and counted as `conv_1x1`. With these sizes parameters and multiply-adds equal
-    those of the published file for every string. The blocks are slow on a CPU, even on images of 8x8 pixels:
-    `macro[channels=8;head=320]` costs about a quarter.
+    batch normalisation, shown and counted as `conv_1x1`. At the published size, `macro[channels=32;head=1280]`,
+    parameters and multiply-adds equal those of the published file for every string. The blocks are slow on a CPU,
+    even on images of 8x8 pixels, so the default has half the channels.
 
     Levels of canonicalisation:
 
@@ -101,7 +101,7 @@ class Macro(Categorical):
                 raise ValueError(f"macro: {key} is {value}; allowed: integers >= 1")
         self.choices = tuple(choice for choice in CHOICES if choice in choices)
         self.stages, self.channels, self.head = tuple(stages), channels, head
-        default = {"choices": ",".join(CHOICES), "stages": "2,3,3", "channels": "32", "head": "1280"}
+        default = {"choices": ",".join(CHOICES), "stages": "2,3,3", "channels": str(CHANNELS), "head": str(HEAD)}
         shown = {
             "choices": ",".join(self.choices),
             "stages": ",".join(map(str, stages)),

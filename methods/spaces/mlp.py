@@ -247,12 +247,12 @@ class MLP(Space):
     def to_configspace(self) -> ConfigurationSpace:
         """`layers`, and `layer_i` for each place, active where `layers` > i."""
         library = import_configspace()
-        depth = library.UniformIntegerHyperparameter("layers", 1, self.hidden)
+        depth = library.OrdinalHyperparameter("layers", [str(h) for h in range(1, self.hidden + 1)])
         places = [
             library.CategoricalHyperparameter(f"layer_{i}", [_name_of(t) for t in (self.layers if i else self.dense)])
             for i in range(self.hidden)
         ]
-        active = [library.GreaterThanCondition(place, depth, i) for i, place in enumerate(places) if i]
+        active = [library.GreaterThanCondition(place, depth, str(i)) for i, place in enumerate(places) if i]
         return configspace(self.name, [depth, *places], active)
 
     def from_configspace(self, configuration: Mapping[str, object]) -> Architecture:

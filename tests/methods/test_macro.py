@@ -23,7 +23,7 @@ from nasbed.methods.networks.mbconv import MBConv
 from nasbed.methods.spaces.macro import Macro
 from nasbed.protocols import Architecture, IndexedSpace, Task
 
-SPACE = Macro()
+SPACE = Macro(channels=32, head=1280)
 CIFAR = Task("cifar10", "image", "accuracy", True, (3, 32, 32), 10, "0")
 OFFICIAL = Path(__file__).parents[3] / "shared" / "data" / "nas-bench-macro" / "nas-bench-macro_cifar10.json"
 
@@ -160,8 +160,9 @@ def test_names_and_options() -> None:
     space = Macro.from_options(options)
     assert space.name == "macro[choices=identity,mb6_k5;stages=1,2;channels=4;head=20]"
     assert registry.space(space.name) == space != SPACE
-    assert Macro.from_options({}) == SPACE == registry.space("macro")
-    assert (space.size, space.family, SPACE.name) == (8, "macro", "macro")
+    assert Macro.from_options({}) == Macro() == registry.space("macro") != SPACE
+    assert (space.size, space.family, Macro().name) == (8, "macro", "macro")
+    assert registry.space("macro[channels=32;head=1280]") == SPACE
     assert {c for i in range(8) for c in space.at(i).genes} == {0, 2}
 
 

@@ -160,7 +160,9 @@ def test_relabelled_architectures_agree(seed: int) -> None:
     representative = SPACE.canonical(a, "iso")
     SPACE.check(representative)
     assert SPACE.canonical(b, "iso") == representative == SPACE.canonical(representative, "iso")
-    assert SPACE.canonical(SPACE.canonical(a, "swap"), "iso") == representative == SPACE.canonical(representative, "swap")
+    assert (
+        SPACE.canonical(SPACE.canonical(a, "swap"), "iso") == representative == SPACE.canonical(representative, "swap")
+    )
     assert SPACE.canonical(a, "raw") == a
     assert SPACE.parse(SPACE.text(a)) == a == SPACE.at(SPACE.index(a))
 
