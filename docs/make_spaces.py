@@ -40,8 +40,8 @@ space.draw(a)  # a notebook shows the picture
 Sizes count members, that is genotypes; classes of equal function are fewer. *Levels* are canonical forms, the default
 first: members of one default form are the same function of the same parameters up to names, which the checks show on
 networks with shared weights. What the other levels claim stands in the docstring of the space. This page is
-written by `python docs/make_spaces.py`; the architectures drawn are those of
-`nasbed space NAME` and `nasbed train --space NAME`, seed 0.
+written by `python docs/make_spaces.py`; the architectures drawn are the ones
+that the commands above draw with seed 0.
 
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isnan
 from typing import TYPE_CHECKING
 
 from ..methods import registry
@@ -23,7 +24,8 @@ def pictures(plan: Plan, store: RunStore, best: Mapping[str, str]) -> list[dict[
 
     Returns:
         `table` (None without one), `method` (None for the table's best), `text`, `svg`; the method's also have
-        `key` and `seed` of their run, and `score`. Spaces that cannot draw have none.
+        `key` and `seed` of their run, and `score` (None for weight sharing, which sees none). Spaces that cannot
+        draw have none.
     """
     finished = store.finished()
     found: list[dict[str, Json]] = []
@@ -39,11 +41,15 @@ def pictures(plan: Plan, store: RunStore, best: Mapping[str, str]) -> list[dict[
             incumbents = store.load(run.key).incumbents
             method = (run.strategy, run.estimator)
             if incumbents and (method not in winners or incumbents[-1].score > winners[method][0].score):
-                winners[method] = incumbents[-1], {"key": run.key, "seed": run.seed, "score": incumbents[-1].score}
+                winners[method] = incumbents[-1], {"key": run.key, "seed": run.seed, "score": _score(incumbents[-1])}
         for (strategy, estimator), (incumbent, facts) in winners.items():
             label = {"table": name, "method": strategy, "estimator": estimator}
             found.append({**label, **facts, **_picture(space, incumbent.architecture)})
     return [picture for picture in found if picture["svg"]]
+
+
+def _score(incumbent: Incumbent) -> float | None:
+    return None if isnan(incumbent.score) else incumbent.score
 
 
 def _picture(space: SearchSpace, a: Architecture) -> dict[str, Json]:

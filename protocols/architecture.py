@@ -34,7 +34,7 @@ class Architecture:
         Raises:
             ValueError: The text is not `SPACE:I.I.I` with integers I >= 0.
         """
-        space, colon, genes = text.partition(":")
+        space, colon, genes = text.rpartition(":")  # a space named directly is package.module:attribute
         parts = genes.split(".")
         if not colon or not space or not all(p.isascii() and p.isdigit() for p in parts):
             raise ValueError(f"architecture: {text!r} is not of the form SPACE:I.I.I, for example nb201:3.3.1.0.4.2")

@@ -190,7 +190,8 @@ def _architectures(study: Mapping[str, Json]) -> list[dict[str, Any]]:
         if p["method"] is None:
             caption = f"Best of {p['table']} by test metric."
         else:
-            caption = f"{p['method']}{where}: final incumbent of highest score, {p['score']:.4f}, seed {p['seed']}."
+            score = "" if p["score"] is None else f" of highest score, {p['score']:.4f}"
+            caption = f"{p['method']}{where}: final incumbent{score}, seed {p['seed']}."
         shown.append({"svg": Markup(p["svg"]), "text": p["text"], "caption": caption})
     return shown
 

@@ -180,6 +180,10 @@ def test_the_code_of_extending(world):
     table = open_table(world / "my-table", verify=True)
     assert (table.coverage, table.clock, table.median_cost("mine")) == ("complete", "seconds", 12.5)
     compared(world, strategies="local_search", tables="my-table")
+    from nasbed.harness.checks import check_space
+
+    results = check_space(registry.space("plain:Plain"))
+    assert [f"{r.name}: {r.detail}" for r in results if r.passed is False] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

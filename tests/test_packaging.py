@@ -47,7 +47,8 @@ def test_every_package_has_an_init_and_the_root_has_none():
 
 def test_every_import_is_of_a_declared_dependency():
     declared = {_name(d) for d in PROJECT["project"]["dependencies"]}
-    extras = {_name(d) for d in PROJECT["project"]["optional-dependencies"]["optuna"]}
+    optional = PROJECT["project"]["optional-dependencies"]
+    extras = {_name(d) for extra in ("configspace", "optuna") for d in optional[extra]}
     used = {}
     for path in sources():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -58,7 +59,7 @@ def test_every_import_is_of_a_declared_dependency():
             else:
                 continue
             for root in {m.partition(".")[0] for m in modules} - set(sys.stdlib_module_names):
-                used.setdefault(DISTRIBUTIONS.get(root, root), path)
+                used.setdefault(DISTRIBUTIONS.get(root, root).lower(), path)
     assert "numpy" in used
     assert "nasbed" not in used, f"{used['nasbed']}: inside the rooms imports are relative"
     undeclared = {name: str(path.relative_to(ROOT)) for name, path in used.items() if name not in declared | extras}

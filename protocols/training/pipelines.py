@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 
 from ..task import Json, Pipeline
 
@@ -64,7 +65,9 @@ def pipeline_for(name: str | None, genes: Mapping[str, Json]) -> Pipeline:
         ValueError: Unknown name, or the pipeline keeps closed what is a gene.
     """
     if name is not None and name not in PIPELINES:
-        raise ValueError(f"pipeline: {name!r} is not one of {', '.join(PIPELINES)}")
+        close = get_close_matches(name, PIPELINES, n=1, cutoff=0.5)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"pipeline: {name!r} is not one of {', '.join(PIPELINES)}{hint}")
     fitting = {p.name: p for p in PIPELINES.values() if set(genes) <= set(p.open)}
     if not fitting or (name or next(iter(fitting))) not in fitting:
         closed = f"{name!r} does not open" if name else "none opens"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import product
 from statistics import median
 
@@ -44,9 +45,14 @@ def test_moves_are_cheap(name, move, goal, by_turns, median_ratio):
 
 
 def test_all_cells_of_nb201_are_listed_and_canonicalised_within_two_seconds(benchmark):
+    taken = []
+
     def everything():
-        space = NB201()
-        return {space.canonical(Architecture("nb201", genes)) for genes in product(range(5), repeat=6)}
+        began, space = time.process_time(), NB201()
+        found = {space.canonical(Architecture("nb201", genes)) for genes in product(range(5), repeat=6)}
+        taken.append(time.process_time() - began)
+        return found
 
     assert len(benchmark.pedantic(everything, rounds=3)) == 14_125
-    assert benchmark.stats.stats.min <= 2
+    print(f"\n15,625 cells of nb201 listed and canonicalised: {min(taken):.3f} s (goal <= 2)")
+    assert min(taken) <= 2

@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 
 from nasbed.harness.cli import main
-from nasbed.harness.cli_tools import _pipeline
 from nasbed.harness.store import RunStore
 from nasbed.methods.spaces.mlp import MLP
 from nasbed.protocols import Architecture, Task
-from nasbed.protocols.training import PIPELINES, constant_prediction, load
+from nasbed.protocols.training import PIPELINES, constant_prediction, load, pipeline_for
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -132,10 +131,10 @@ def test_what_is_refused_is_one_line(run: Run, arguments: tuple[str, ...], messa
 
 
 def test_the_default_pipeline_is_the_first_that_opens_the_genes() -> None:
-    assert _pipeline(None, {}).name == "adam"
-    assert _pipeline("sgd_cosine", {}).name == "sgd_cosine"
+    assert pipeline_for(None, {}).name == "adam"
+    assert pipeline_for("sgd_cosine", {}).name == "sgd_cosine"
     for field in {f for p in PIPELINES.values() for f in p.open}:
-        chosen = _pipeline(None, {field: 1})
+        chosen = pipeline_for(None, {field: 1})
         earlier = list(PIPELINES)[: list(PIPELINES).index(chosen.name)]
         assert field in chosen.open
         assert not any(field in PIPELINES[name].open for name in earlier)
