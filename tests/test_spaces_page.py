@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 from pathlib import Path
-
-import pytest
 
 from nasbed.methods import registry
 

@@ -51,7 +51,7 @@ class Synthetic(Categorical):
     fidelity 0 and locality 0 Pearson's correlation of score and truth is 1 / sqrt(1 + fidelity_bias^2) over all
     worlds; `rank_correlation` gives the exact value in this world. Epoch e of E of a table has the fidelity e / E.
 
-    `build` gives a multilayer perceptron whose hidden layer i has 1 + gene i units; its size is a feature of the
+    `build` gives a multilayer perceptron whose hidden layer i has 8 (1 + gene i) units; its size is a feature of the
     architecture, and has no part in the truth.
 
     Attributes:
@@ -256,7 +256,7 @@ class Synthetic(Categorical):
             return nn.Sequential(*layers[:-1])
 
     def _widths(self, a: Architecture, task: Task) -> list[int]:
-        return [required_vector(task, self.name), *(1 + gene for gene in a.genes), task.classes or 1]
+        return [required_vector(task, self.name), *(8 * (1 + gene) for gene in a.genes), task.classes or 1]
 
     def text(self, a: Architecture) -> str:
         """The genes, joined by hyphens."""

@@ -79,9 +79,9 @@ class WithPipeline(Wrapper):
 
     @classmethod
     def from_options(cls, options: Mapping[str, tuple[str, ...]]) -> WithPipeline:
-        """Build from `of` (the inner space, default `mlp`) and `pipelines` (names)."""
+        """Build from `of` (the inner space, default `multi_branch`) and `pipelines` (names)."""
         check_keys("with_pipeline", options, ("of", "pipelines"))
-        (inner,) = options.get("of", ("mlp",))
+        (inner,) = options.get("of", ("multi_branch",))
         return cls(registry.space(inner), options.get("pipelines", _DEFAULT))
 
     def training(self, a: Architecture) -> Mapping[str, Json]:

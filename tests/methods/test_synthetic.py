@@ -181,9 +181,9 @@ def test_network_and_features_agree(classes: int | None) -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert {p.device.type for p in network.parameters()} == {"meta"}
     assert [m.out_features for m in network.modules() if isinstance(m, torch.nn.Linear)] == [
-        5,
-        1,
-        3,
+        40,
+        8,
+        24,
         classes or 1,
     ]
     features = space.features(a, task)

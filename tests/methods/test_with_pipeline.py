@@ -33,8 +33,8 @@ def space(name: str) -> WithPipeline:
 
 def test_default_and_size() -> None:
     found = space("with_pipeline")
-    assert (found.name, found.family) == ("with_pipeline(mlp)", "with_pipeline(mlp)")
-    assert found.size == 2 * (registry.space("mlp").size or 0)
+    assert (found.name, found.family) == ("with_pipeline(multi_branch)", "with_pipeline(multi_branch)")
+    assert found.size == 2 * (registry.space("multi_branch").size or 0)
     assert space("with_pipeline[pipelines=sgd_cosine,adam]") == found
     assert space(SMALL).size == 2 * (2 + 4)
     nested = space("with_pipeline(stacked(nb201[ops=none,skip_connect])[channels=8])")
@@ -200,7 +200,7 @@ def test_networks_are_those_of_the_inner_space() -> None:
         ("with_pipeline[epochs=3]", "with_pipeline: option 'epochs' is unknown; allowed: of, pipelines"),
         ("with_pipeline(mlp[hidden=0])", "hidden: 0 is not one of"),
         ("with_pipeline(fcnet)", "which differ in learning_rate, a gene of fcnet; allowed: pipelines that agree in it"),
-        ("with_pipeline(with_pipeline)", r"which differ in epochs, a gene of with_pipeline\(mlp\)"),
+        ("with_pipeline(with_pipeline)", r"which differ in epochs, a gene of with_pipeline\(multi_branch\)"),
     ],
 )
 def test_bad_options_are_named(name: str, message: str) -> None:
@@ -222,7 +222,7 @@ def test_bad_options_are_named(name: str, message: str) -> None:
 )
 def test_malformed_text_is_named(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        space("with_pipeline").parse(text)
+        space("with_pipeline(mlp)").parse(text)
 
 
 def test_strangers_are_refused() -> None:

@@ -215,6 +215,30 @@ def test_without_a_table_the_retrained_score_is_the_headline(make_store):
         compare(load(store))
 
 
+def test_without_a_table_a_lower_perplexity_is_the_better_one(make_store):
+    store = make_store(("random", "oracle"), seeds=8, real=True)
+    straight = compare(load(store), resamples=200)
+    store.record["task"] = {"name": "text:x", "metric": "perplexity", "higher_is_better": False}
+    for key, record in store.runs.items():
+        scores = [100.0 * (1.0 - v) for v in record.sealed["retrained"]["test"]]
+        store.runs[key] = dataclasses.replace(
+            record, sealed={**record.sealed, "retrained": {"test": scores, "cost": 1.0}}
+        )
+    comparison = compare(load(store), resamples=200, rope=0.1)
+    [metric] = comparison.metrics
+    assert (metric.title, metric.lower_is_better, metric.scale) == ("Test perplexity", True, 1.0)
+    assert comparison.ranking() == straight.ranking() == ("oracle", "random")
+    [pair], [same] = comparison.pairs, straight.pairs
+    assert pair.difference.estimate == pytest.approx(-100.0 * same.difference.estimate)
+    assert (pair.verdict, same.verdict) == ("better", "better")
+    assert any(
+        line.startswith("oracle reaches a lower test perplexity than random") for line in summary_lines(comparison)
+    )
+    [metric] = compare(load(store), resamples=200).metrics
+    scores = [v for r in store.runs.values() for v in r.sealed["retrained"]["test"]]
+    assert metric.rope == pytest.approx(0.01 * float(np.median(scores)))
+
+
 def test_numbers_are_json_and_repeatable(study):
     store, comparison = study
     text = json.dumps(comparison.to_dict(), sort_keys=True, allow_nan=False)
