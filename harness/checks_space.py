@@ -20,7 +20,7 @@ ENUMERABLE = 5_000
 """Members up to which a space is listed as a whole."""
 
 TASKS = (
-    Task("images", "image", "accuracy", True, (3, 16, 16), 10, "0" * 64),
+    Task("images", "image", "accuracy", True, (3, 8, 8), 10, "0" * 64),
     Task("table", "tabular", "accuracy", True, (13,), 3, "0" * 64),
     Task("numbers", "regression", "mse", False, (13,), None, "0" * 64),
     Task("words", "text", "perplexity", False, (12,), 20, "0" * 64),
@@ -311,7 +311,7 @@ def configspace_round_trips(space: SearchSpace) -> None:
 def features_are_complete(space: SearchSpace) -> None:
     """Features hold params, macs, flops (= 2 macs), depth and whole operation counts; all finite and at least 0."""
     task = _task(space)
-    for a in some(space, 5):
+    for a in some(space, 3):
         found = space.features(a, task)
         missing = {"params", "macs", "flops", "depth"} - set(found)
         require(not missing, f"{space.name}: the features of {a} lack {', '.join(sorted(missing))}")
@@ -410,12 +410,12 @@ def _task(space: SearchSpace) -> Task:
     refusals = []
     for task in TASKS:
         try:
-            space.features(a, task)
+            space.build(a, task)
         except ValueError as error:
             refusals.append(str(error))
         else:
             return task
-    raise Violation(f"{space.name}: features() refuses images, tables, numbers and text: {refusals[0]}")
+    raise Violation(f"{space.name}: build() refuses images, tables, numbers and text: {refusals[0]}")
 
 
 def _normal(chi_square: float, freedom: int) -> float:

@@ -13,6 +13,7 @@ import pytest
 
 from nasbed.harness.cli import main
 from nasbed.harness.store import RunStore
+from nasbed.methods.base import Space
 from nasbed.methods.spaces.mlp import MLP
 from nasbed.protocols import Architecture, Task
 from nasbed.protocols.training import PIPELINES, constant_prediction, load, pipeline_for
@@ -30,6 +31,9 @@ class Words(MLP):
     @classmethod
     def from_options(cls, options: Mapping[str, tuple[str, ...]]) -> Words:
         return cls()
+
+    def features(self, a: Architecture, task: Task) -> Mapping[str, float]:
+        return Space.features(self, a, task)
 
     def build(self, a: Architecture, task: Task) -> Any:
         from torch import nn
@@ -121,7 +125,7 @@ def test_accuracies_keep_their_bars(run: Run) -> None:
         (("--space", "mlp", "--data", "wine_red"), "data-root: the data set 'wine_red' is not embedded"),
         (("--space", "mlp", "--data", "digits", "--pipeline", "adm"), "pipeline: 'adm' is not one of adam"),
         (("--space", "test_train:Rates", "--data", "digits", "--pipeline", "adam"), "pipeline: 'adam' does not open"),
-        (("--space", "test_train:Sealed", "--data", "digits"), "pipeline: none of adam, sgd_cosine"),
+        (("--space", "test_train:Sealed", "--data", "digits"), "pipeline: none opens name to the architecture"),
     ],
 )
 def test_what_is_refused_is_one_line(run: Run, arguments: tuple[str, ...], message: str) -> None:
