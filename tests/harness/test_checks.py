@@ -34,7 +34,7 @@ RESTRICTIONS = [
     "mlp[hidden=3;widths=8,16;dropout=no]",
     "mlp[hidden=2;widths=8,16,32;activations=relu,tanh]",
     "mlp[hidden=1;widths=8;activations=relu;dropout=no]",
-    "nb201[ops=none,skip_connect,nor_conv_3x3]",
+    "nb201[ops=none,skip_connect,nor_conv_3x3;cells=1]",
     "nb201[ops=nor_conv_1x1,avg_pool_3x3;channels=4;cells=1]",
     "synthetic[genes=4;values=3]",
     "synthetic[genes=1;values=2]",

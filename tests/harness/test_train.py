@@ -150,6 +150,7 @@ def test_text_is_among_the_data(run: Run) -> None:
     assert json.loads(out)["data"]["text:PATH"].startswith("Next-word prediction")
 
 
+@pytest.mark.slow  # test_comparison has the direction of metrics
 def test_strategies_are_compared_on_text(run: Run, tmp_path: Path) -> None:
     code, _, err = run("compare", "--space", "test_train:Words", "--data", "text:corpus.txt", "--strategies",
                        "local_search", "--seeds", 2, "--budget", "20epochs", "--retrain", 1, "--jobs", 1,
