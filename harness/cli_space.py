@@ -29,7 +29,9 @@ def register(app: typer.Typer) -> None:
 
 def show(
     name: Annotated[str, typer.Argument(help="Full name of a search space; `nasbed list spaces` lists them.")],
-    architecture: Annotated[str | None, typer.Option(help="In the space's notation; default: a random one.")] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="In the space's notation or as a value; default: a random one.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the random architecture.", min=0)] = 0,
     picture: Annotated[Path | None, typer.Option("--draw", help="Write the architecture's picture (SVG) here.")] = None,
     as_json: Json = False,
@@ -43,7 +45,7 @@ def show(
 
     with usage():
         space = registry.space(name)
-        a = space.parse(architecture) if architecture else space.sample(generator(seed, "train-command", space.family))
+        a = read(space, architecture) if architecture else space.sample(generator(seed, "train-command", space.family))
         task, features = _features(space, a)
         found = _facts(space, a) | {"task": task.name, "features": dict(features)}
         if picture:
@@ -63,6 +65,17 @@ def show(
             say(f"{key.replace('_', ' ') + ':':<18} {text}")
     if picture:
         say(f"{'picture:':<18} {picture}")
+
+
+def read(space: SearchSpace, text: str) -> Architecture:
+    """An architecture in the space's notation, or as a value, `nb201:3.3.1.0.4.2`; ValueError names what is wrong."""
+    from ..protocols import Architecture
+
+    if not text.startswith(f"{space.family}:"):
+        return space.parse(text)
+    a = Architecture.parse(text)
+    space.check(a)
+    return a
 
 
 def _facts(space: SearchSpace, a: Architecture) -> dict[str, Any]:

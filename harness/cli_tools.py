@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .cli_space import read
 from .console import FAILED, OK, Json, print_json, progress, remark, say, stop, usage
 
 
@@ -53,7 +54,9 @@ def list_names(
 def train(
     space: Annotated[str, typer.Option(help="Search space.")],
     data: Annotated[str, typer.Option(help="Data set, or text:PATH.")],
-    architecture: Annotated[str | None, typer.Option(help="In the space's notation; default: a random one.")] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="In the space's notation or as a value; default: a random one.")
+    ] = None,
     pipeline: Annotated[
         str | None, typer.Option(help="Training pipeline; default: the first that the architecture can be trained by.")
     ] = None,
@@ -76,7 +79,7 @@ def train(
             raise ValueError(registry.unknown("device", device, ("auto", "cpu", "cuda")))
         view = load(data, data_root)
         rng = generator(seed, "train-command", searched.family)
-        a = searched.parse(architecture) if architecture else searched.sample(rng)
+        a = read(searched, architecture) if architecture else searched.sample(rng)
         features = searched.features(a, view.task)
         trainer = ReferenceTrainer(searched, device=device)
         chosen = pipeline_for(pipeline, searched.training(a))

@@ -226,8 +226,9 @@ def _data_world(study: Study, data_root: Path | None, device: str) -> tuple[dict
     except Exception as error:  # a class of the user's own that is no space
         raise ValueError(f"space: {study.space!r} cannot be built ({_line(error)})") from error
     view = load(study.data or "", data_root)
-    genes = space.training(space.sample(generator(0, "plan")))
-    pipeline = pipeline_for(study.pipeline, genes)
+    member = space.sample(generator(0, "plan"))
+    space.build(member, view.task)  # refuses inputs that the space has no networks for
+    pipeline = pipeline_for(study.pipeline, space.training(member))
     unit: Unit = "epochs"
     limit = float(DEFAULT_EVALUATIONS * pipeline.epochs)
     if study.budget is not None:

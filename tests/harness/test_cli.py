@@ -159,6 +159,26 @@ def test_the_list_of_verbs_is_complete(run):
     assert [v for v in VERBS if " " not in v] == listed
 
 
+def test_a_space_is_shown_with_an_architecture_and_its_picture(run, tmp_path):
+    picture = tmp_path / "cell.svg"
+    text = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|skip_connect~2|"
+    found = json.loads(run("space", "nb201", "--architecture", text, "--draw", str(picture), "--json").out)
+    assert (found["size"], found["value"], found["neighbours"]) == (15_625, "nb201:3.0.1.0.0.1", 24)
+    assert found["features"]["params"] == 73_306 + 243_040
+    assert picture.read_text(encoding="utf-8").startswith("<svg")
+    shown = run("space", "nb201", "--architecture", "nb201:3.0.1.0.0.1").out
+    assert re.search(rf"^architecture: +{re.escape(text)}$", shown, re.M)
+    assert re.search(r"^size: +15,625$", shown, re.M)
+    assert "one_hot 30, path 155" in shown
+
+
+def test_a_space_without_networks_for_the_data_is_refused_when_planned(run):
+    for arguments in (("train", "--space", "rnn"), ("compare", "--strategies", "random", "--space", "rnn")):
+        said = run(*arguments, "--data", "digits")
+        assert (said.code, said.err.count("\n")) == (2, 1)
+        assert "rnn: inputs of task 'digits' are image" in said.err
+
+
 def test_examples_are_not_broken_into_several_lines(run):
     for line in run("compare", "--help").out.partition("Examples:")[2].strip().splitlines():
         assert line.strip().startswith("nasbed compare "), line
