@@ -73,6 +73,9 @@ class MLP(Space):
         self._rank = {token: i for i, token in enumerate(self.layers)}
         self._others = {t: tuple(u for u in self.layers if u != t and _one_value_apart(t, u)) for t in self.layers}
         self._first = {t: tuple(u for u in others if u != DROPOUT) for t, others in self._others.items()}
+        self._changeable, self._changeable_first = (
+            {token: len(others) for token, others in table.items()} for table in (self._others, self._first)
+        )
         self._kinds = {
             possible: tuple(compress(("change", "insert", "delete"), possible))
             for possible in product((False, True), repeat=3)
@@ -124,23 +127,23 @@ class MLP(Space):
         """One edit: its kind (change, insert, delete) uniformly over the possible ones, then its place and value."""
         tokens = a.genes[:-1]
         h = len(tokens)
-        others = [self._first[tokens[0]], *map(self._others.__getitem__, tokens[1:])]
-        changes = sum(map(len, others))
+        changes = self._changeable_first[tokens[0]] + sum(map(self._changeable.__getitem__, tokens[1:]))
         kinds = self._kinds[changes > 0, h < self.hidden, h > 1]
         kind = kinds[int(rng.integers(len(kinds)))] if kinds else ""
         if kind == "change":
             pick = int(rng.integers(changes))
-            for i, alternatives in enumerate(others):
-                if pick < len(alternatives):
-                    return self._make((*tokens[:i], alternatives[pick], *tokens[i + 1 :]))
-                pick -= len(alternatives)
+            for i, token in enumerate(tokens):
+                others = self._changes(i, token)
+                if pick < len(others):
+                    return self._make((*tokens[:i], others[pick], *tokens[i + 1 :]))
+                pick -= len(others)
         if kind == "insert":
             pick = int(rng.integers(len(self.dense) + h * len(self.layers)))
             i, j = divmod(pick - len(self.dense), len(self.layers)) if pick >= len(self.dense) else (-1, pick)
             return self._make((*tokens[: i + 1], self.layers[j], *tokens[i + 1 :]))
         if kind == "delete":
-            places = [i for i in range(h) if i or tokens[1] != DROPOUT]
-            i = places[int(rng.integers(len(places)))]
+            kept = int(tokens[1] == DROPOUT)  # no network begins with a dropout, so the layer before it stays
+            i = kept + int(rng.integers(h - kept))
             return self._make(tokens[:i] + tokens[i + 1 :])
         raise ValueError(f"space: {self.name} has a single member, so nothing can be mutated")
 
