@@ -26,7 +26,7 @@ SMALL = {
     "genetic_cnn": "genetic_cnn[nodes=3,3]",
     "hierarchical": "hierarchical[motifs=2,1;nodes=3,3]",
     "macro": "macro[stages=2,2;channels=8;head=64]",
-    "mlp": "mlp[hidden=2]",
+    "mlp": "mlp[hidden=2;activations=relu,elu]",
     "multi_branch": "multi_branch[layers=4]",
     "nasnet": "nasnet[blocks=2;cells=2]",
     "nb201": "nb201[cells=1]",
