@@ -15,7 +15,7 @@ __all__ = ["FewerEpochs"]
 class FewerEpochs:
     """Train, or look up, only the first `epochs` epochs of the pipeline (its schedule is truncated, not shrunk).
 
-    METHODS: the `truncated` variant of low fidelity by epochs (Zela et al. 2018; Li et al. 2017 use it as a
+    The `truncated` variant of low fidelity by epochs (Zela et al. 2018; Li et al. 2017 use it as a
     rung). A proposal that asks for still fewer epochs keeps its own fidelity.
 
     Args:
