@@ -54,7 +54,7 @@ class RunRecord:
 
     Attributes:
         key: sha256 of the canonical JSON of `spec`.
-        spec: Everything that determines the run (its run key is their hash), as JSON.
+        spec: Everything that determines the run, as JSON.
         preparation: What `prepare` cost, charged before the first evaluation.
         calls: The whole history, in order.
         incumbents: Every change of the incumbent.
