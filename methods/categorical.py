@@ -243,3 +243,20 @@ def whole_number(family: str, key: str, texts: tuple[str, ...]) -> int:
     if len(texts) != 1 or not (texts[0].isascii() and texts[0].isdigit()):
         raise ValueError(f"{family}: {key} is {','.join(texts)!r}; allowed: one integer")
     return int(texts[0])
+
+
+def some_of(family: str, key: str, chosen: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """An option's values in the order of `known`; ValueError unless they are one or more of these, each once."""
+    for value in chosen:
+        if value not in known:
+            raise ValueError(f"{family}: {key} holds {value!r}; allowed: {', '.join(known)}")
+    if not chosen or len(set(chosen)) != len(chosen):
+        given = ",".join(chosen)
+        raise ValueError(f"{family}: {key} is {given!r}; allowed: one or more, each once, of {', '.join(known)}")
+    return tuple(value for value in known if value in chosen)
+
+
+def check_range(family: str, key: str, value: int, most: int | None = None) -> None:
+    """Raise ValueError, naming the option, unless 1 <= value <= most."""
+    if value < 1 or (most is not None and value > most):
+        raise ValueError(f"{family}: {key} is {value}; allowed: {f'1 to {most}' if most else 'integers >= 1'}")

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...protocols import Architecture, Task
 from ..base import Space, configspace, import_configspace, required_vector
-from ..categorical import check_keys, full_name, whole_number
+from ..categorical import check_keys, check_range, full_name, whole_number
 from ..graph import Graph, Node
 
 if TYPE_CHECKING:
@@ -103,8 +103,7 @@ class Chain(Space):
         filters: Sequence[int] = _DEFAULTS["filters"],
         units: Sequence[int] = _DEFAULTS["units"],
     ) -> None:
-        if layers < 1:
-            raise ValueError(f"chain: layers is {layers}; allowed: integers >= 1")
+        check_range("chain", "layers", layers)
         if not operations or len(set(operations)) != len(operations) or not set(operations) <= set(OPERATIONS):
             raise ValueError(
                 f"chain: operations is {','.join(operations)!r}; "

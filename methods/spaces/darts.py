@@ -18,9 +18,9 @@ import numpy as np
 
 from ...protocols import Architecture, Task
 from ..base import required_image
-from ..categorical import Categorical, check_keys, full_name, whole_number
+from ..categorical import Categorical, check_keys, check_range, full_name, some_of, whole_number
 from ..graph import Graph, Node
-from .nasnet import allowed_operations, check_range, smallest_order
+from .nasnet import smallest_order
 
 if TYPE_CHECKING:
     from torch import nn
@@ -110,7 +110,7 @@ class DARTS(Categorical):
     def __init__(
         self, ops: Sequence[str] = OPS, nodes: int = 4, cells: int = 5, channels: int = 8, stem: int = 3
     ) -> None:
-        self.ops = self.operations = allowed_operations("darts", ops, OPS)
+        self.ops = self.operations = some_of("darts", "ops", ops, OPS)
         check_range("darts", "nodes", nodes, _MOST_NODES)
         sizes = {"cells": cells, "channels": channels, "stem": stem}
         for key, value in sizes.items():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ...protocols import Architecture, Task
 from ..base import required_image
-from ..categorical import Categorical, check_keys, full_name, whole_number
+from ..categorical import Categorical, check_keys, check_range, full_name, some_of, whole_number
 from ..graph import Edge, Graph, Node
 
 if TYPE_CHECKING:
@@ -69,10 +69,9 @@ class EnasMacro(Categorical):
 
     def __init__(self, layers: int = 12, ops: Sequence[str] = OPS, channels: int = 8) -> None:
         for key, value in (("layers", layers), ("channels", channels)):
-            if value < 1:
-                raise ValueError(f"enas_macro: {key} is {value}; allowed: integers >= 1")
+            check_range("enas_macro", key, value)
         self.layers = layers
-        self.ops = chosen_operations("enas_macro", ops, OPS)
+        self.ops = some_of("enas_macro", "ops", ops, OPS)
         self.channels = channels
         self._starts = [i * (i + 1) // 2 for i in range(layers)]  # of each layer's genes
         shown = {"layers": str(layers), "ops": ",".join(self.ops), "channels": str(channels)}
@@ -169,13 +168,3 @@ class EnasMacro(Categorical):
     def _parts(self, a: Architecture) -> list[tuple[int, ...]]:
         """The genes, layer by layer."""
         return [a.genes[start:end] for start, end in pairwise([*self._starts, None])]
-
-
-def chosen_operations(family: str, ops: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    """The operations of a restriction in the order of `known`; ValueError unless they are some of those, once each."""
-    for op in ops:
-        if op not in known:
-            raise ValueError(f"{family}: ops holds {op!r}; allowed: {', '.join(known)}")
-    if len(set(ops)) != len(ops) or not ops:
-        raise ValueError(f"{family}: ops is {','.join(ops)!r}; allowed: one or more, each once, of {', '.join(known)}")
-    return tuple(op for op in known if op in ops)

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 from ...protocols import Architecture, Task
 from ..base import required_image
-from ..categorical import Categorical, check_keys, full_name, whole_number
+from ..categorical import Categorical, check_keys, check_range, full_name, some_of, whole_number
 from ..graph import Edge, Graph, Node
-from .enas_macro import chosen_operations
 
 if TYPE_CHECKING:
     from torch import nn
@@ -85,10 +84,9 @@ class EnasMicro(Categorical):
 
     def __init__(self, nodes: int = 5, ops: Sequence[str] = OPS, channels: int = 8, cells: int = 3) -> None:
         for key, value in (("nodes", nodes), ("channels", channels), ("cells", cells)):
-            if value < 1:
-                raise ValueError(f"enas_micro: {key} is {value}; allowed: integers >= 1")
+            check_range("enas_micro", key, value)
         self.nodes = nodes
-        self.ops = chosen_operations("enas_micro", ops, OPS)
+        self.ops = some_of("enas_micro", "ops", ops, OPS)
         self.channels = channels
         self.cells = cells
         shown = {"nodes": str(nodes), "ops": ",".join(self.ops), "channels": str(channels), "cells": str(cells)}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ...protocols import Architecture, Json, Task
 from ..base import required_vector
-from ..categorical import Categorical, check_keys, full_name
+from ..categorical import Categorical, check_keys, full_name, some_of
 from ..graph import Graph, Node
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class FCNet(Categorical):
         if moves not in ("all", "step"):
             raise ValueError(f"fcnet: moves is {moves!r}; allowed: all, step")
         for key, chosen in given.items():
-            _check_values(key, chosen)
+            some_of("fcnet", key, chosen, GENES[key])
         self.moves = moves
         values = [
             tuple(i for i, text in enumerate(published) if text in given.get(name, published))
@@ -203,17 +203,6 @@ class FCNet(Categorical):
                 raise ValueError(f"fcnet: {name} is {value!r}; allowed: {', '.join(here)}")
             genes.append(published.index(value))
         return Architecture("fcnet", tuple(genes))
-
-
-def _check_values(gene: str, values: Sequence[str]) -> None:
-    published = GENES[gene]
-    for value in values:
-        if value not in published:
-            raise ValueError(f"fcnet: {gene} holds {value!r}; allowed: {', '.join(published)}")
-    if not values or len(set(values)) != len(values):
-        raise ValueError(
-            f"fcnet: {gene} is {','.join(values)!r}; allowed: one or more, each once, of {', '.join(published)}"
-        )
 
 
 def _hidden(a: Architecture) -> tuple[tuple[str, str, str], tuple[str, str, str]]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ...protocols import Architecture, Task
 from ..base import required_image
-from ..categorical import Categorical, check_keys, full_name, whole_number
+from ..categorical import Categorical, check_keys, check_range, full_name, whole_number
 from ..graph import Graph, Node
 
 if TYPE_CHECKING:
@@ -76,8 +76,7 @@ class GeneticCNN(Categorical):
         if not nodes or not all(2 <= k <= MOST_NODES for k in nodes):
             listed = ",".join(map(str, nodes))
             raise ValueError(f"genetic_cnn: nodes is {listed!r}; allowed: one integer 2 to {MOST_NODES} per stage")
-        if channels < 1:
-            raise ValueError(f"genetic_cnn: channels is {channels}; allowed: integers >= 1")
+        check_range("genetic_cnn", "channels", channels)
         self.nodes = tuple(nodes)
         self.channels = channels
         self.path_lengths = (2, max(nodes) + 2)

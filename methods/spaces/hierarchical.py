@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ...protocols import Architecture, Drawing, Task
 from ..base import required_image
-from ..categorical import Categorical, check_keys, full_name, whole_number
+from ..categorical import Categorical, check_keys, check_range, full_name, some_of, whole_number
 from ..drawing import draw
 from ..graph import Graph
 from ..motifs import Motif, as_it_is, edges_of, live_motifs, motif_graph, rows_of, smallest_order, unroll
@@ -333,13 +333,7 @@ DEFAULTS = {
 def _check_options(
     ops: Sequence[str], motifs: Sequence[int], nodes: Sequence[int], top: str, channels: int, cells: int
 ) -> None:
-    for op in ops:
-        if op not in OPS:
-            raise ValueError(f"hierarchical: ops holds {op!r}; allowed: {', '.join(OPS)}")
-    if not ops or len(set(ops)) != len(ops):
-        raise ValueError(
-            f"hierarchical: ops is {','.join(ops)!r}; allowed: one or more, each once, of {', '.join(OPS)}"
-        )
+    some_of("hierarchical", "ops", ops, OPS)
     if top not in TOPS:
         raise ValueError(f"hierarchical: top is {top!r}; allowed: {', '.join(TOPS)}")
     listed = {"motifs": ",".join(map(str, motifs)), "nodes": ",".join(map(str, nodes))}
@@ -354,5 +348,4 @@ def _check_options(
             f"hierarchical: nodes is {listed['nodes']!r}; allowed: 2 to {MOST_NODES} for each of {len(motifs)} levels"
         )
     for key, value in (("channels", channels), ("cells", cells)):
-        if value < 1:
-            raise ValueError(f"hierarchical: {key} is {value}; allowed: integers >= 1")
+        check_range("hierarchical", key, value)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ...protocols import Architecture, Task
 from ..base import required_image
-from ..categorical import Categorical, check_keys, full_name, whole_number
+from ..categorical import Categorical, check_keys, check_range, full_name, whole_number
 from ..graph import Graph, Node
 
 if TYPE_CHECKING:
@@ -97,8 +97,7 @@ class Macro(Categorical):
             given = ",".join(map(str, stages))
             raise ValueError(f"macro: stages is {given!r}; allowed: integers >= 1, at most {DEEPEST} layers in all")
         for key, value in (("channels", channels), ("head", head)):
-            if value < 1:
-                raise ValueError(f"macro: {key} is {value}; allowed: integers >= 1")
+            check_range("macro", key, value)
         self.choices = tuple(choice for choice in CHOICES if choice in choices)
         self.stages, self.channels, self.head = tuple(stages), channels, head
         default = {"choices": ",".join(CHOICES), "stages": "2,3,3", "channels": str(CHANNELS), "head": str(HEAD)}

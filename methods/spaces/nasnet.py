@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ...protocols import Architecture, Task
 from ..base import required_image
-from ..categorical import Categorical, check_keys, full_name, whole_number
+from ..categorical import Categorical, check_keys, check_range, full_name, some_of, whole_number
 from ..graph import Graph, Node
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class NASNet(Categorical):
         cells: int = 5,
         channels: int = 8,
     ) -> None:
-        self.ops = self.operations = allowed_operations("nasnet", ops, OPS)
+        self.ops = self.operations = some_of("nasnet", "ops", ops, OPS)
         if combiner not in COMBINERS:
             raise ValueError(f"nasnet: combiner is {combiner!r}; allowed: {', '.join(COMBINERS)}")
         check_range("nasnet", "blocks", blocks, _MOST_BLOCKS)
@@ -345,19 +345,3 @@ def smallest_order(sources: Sequence[Sequence[int]], write: Callable[[int, Mappi
 
     inputs = {0: 0, 1: 1}
     return rest(inputs, {b: write(b, inputs) for b, states in enumerate(sources) if max(states) < len(inputs)})
-
-
-def allowed_operations(family: str, ops: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    """A restriction's operations in the order of `known`; ValueError unless they are one or more, each once."""
-    for op in ops:
-        if op not in known:
-            raise ValueError(f"{family}: ops holds {op!r}; allowed: {', '.join(known)}")
-    if len(set(ops)) != len(ops) or not ops:
-        raise ValueError(f"{family}: ops is {','.join(ops)!r}; allowed: one or more, each once, of {', '.join(known)}")
-    return tuple(op for op in known if op in ops)
-
-
-def check_range(family: str, key: str, value: int, most: int | None = None) -> None:
-    """Raise ValueError unless 1 <= value <= most."""
-    if value < 1 or (most is not None and value > most):
-        raise ValueError(f"{family}: {key} is {value}; allowed: {f'1 to {most}' if most else 'integers >= 1'}")

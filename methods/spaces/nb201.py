@@ -12,7 +12,7 @@ from itertools import permutations, product
 from typing import TYPE_CHECKING
 
 from ...protocols import Architecture, Task
-from ..categorical import Categorical, check_keys, full_name, whole_number
+from ..categorical import Categorical, check_keys, check_range, full_name, whole_number
 from ..graph import Graph, Node, path_code
 
 if TYPE_CHECKING:
@@ -81,8 +81,7 @@ class NB201(Categorical):
         if len(set(ops)) != len(ops) or len(ops) < 2:
             raise ValueError(f"nb201: ops is {','.join(ops)!r}; allowed: two or more, each once, of {', '.join(OPS)}")
         for key, value in (("channels", channels), ("cells", cells)):
-            if value < 1:
-                raise ValueError(f"nb201: {key} is {value}; allowed: integers >= 1")
+            check_range("nb201", key, value)
         self.ops = tuple(op for op in OPS if op in ops)
         self.channels = channels
         self.cells = cells

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 from ...protocols import Architecture, Task
 from ..base import required_image
-from ..categorical import Categorical, check_keys, full_name, whole_number
+from ..categorical import Categorical, check_keys, check_range, full_name, some_of, whole_number
 from ..graph import Graph
-from .enas_macro import chosen_operations
 from .enas_micro import Step, relabelled, two_input_graph
 
 if TYPE_CHECKING:
@@ -91,10 +90,9 @@ class OpIdx(Categorical):
         if not 1 <= nodes <= len(LETTERS):
             raise ValueError(f"opidx: nodes is {nodes}; allowed: 1 to {len(LETTERS)}")
         for key, value in (("channels", channels), ("cells", cells)):
-            if value < 1:
-                raise ValueError(f"opidx: {key} is {value}; allowed: integers >= 1")
+            check_range("opidx", key, value)
         self.nodes = nodes
-        self.ops = chosen_operations("opidx", ops, OPS)
+        self.ops = some_of("opidx", "ops", ops, OPS)
         self.channels = channels
         self.cells = cells
         shown = {"nodes": str(nodes), "ops": ",".join(self.ops), "channels": str(channels), "cells": str(cells)}

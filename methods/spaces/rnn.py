@@ -13,7 +13,7 @@ from math import factorial
 from typing import TYPE_CHECKING, Any
 
 from ...protocols import Architecture, Task
-from ..categorical import Categorical, check_keys, full_name, whole_number
+from ..categorical import Categorical, check_keys, check_range, full_name, whole_number
 from ..graph import Graph, Node
 
 if TYPE_CHECKING:
@@ -110,8 +110,7 @@ class RNN(Categorical):
             raise ValueError(f"rnn: cell is {cell!r}; allowed: {', '.join(NODES)}")
         nodes = NODES[cell] if nodes is None else nodes
         for key, value in (("nodes", nodes), ("units", units)):
-            if value < 1:
-                raise ValueError(f"rnn: {key} is {value}; allowed: integers >= 1")
+            check_range("rnn", key, value)
         if not activations or len(set(activations)) != len(activations) or not set(activations) <= set(ACTIVATIONS):
             raise ValueError(
                 f"rnn: activations is {','.join(activations)!r}; allowed: one or more, each once, "

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ...protocols import Architecture, Task
 from ..base import required_image
-from ..categorical import Categorical, check_keys, full_name, whole_number
+from ..categorical import Categorical, check_keys, check_range, full_name, whole_number
 from ..graph import Graph, Node
 
 if TYPE_CHECKING:
@@ -73,8 +73,7 @@ class Size(Categorical):
             raise ValueError(
                 f"size: widths is {given!r}; allowed: two or more, each once, of {', '.join(map(str, WIDTHS))}"
             )
-        if cells < 1:
-            raise ValueError(f"size: cells is {cells}; allowed: integers >= 1")
+        check_range("size", "cells", cells)
         if moves not in ("all", "step"):
             raise ValueError(f"size: moves is {moves!r}; allowed: all, step")
         self.widths = tuple(sorted(widths))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ...protocols import Architecture, CellSpace, SearchSpace, Task
 from .. import registry
 from ..base import Space, required_image
-from ..categorical import Categorical, check_keys, full_name, whole_number
+from ..categorical import Categorical, check_keys, check_range, full_name, whole_number
 from ..graph import Graph, Node
 from ..wrapper import Wrapper
 
@@ -102,8 +102,7 @@ class Stacked(Wrapper):
             raise ValueError(
                 f"stacked: links is {_listed(links)!r}; allowed: one or more, each once, of {_listed(LINKS)}"
             )
-        if stages < 1:
-            raise ValueError(f"stacked: stages is {stages}; allowed: integers >= 1")
+        check_range("stacked", "stages", stages)
         self.stages = stages
         self.cell_space: CellSpace = inner
         given = {
