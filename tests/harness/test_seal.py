@@ -34,16 +34,6 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 sys.addaudithook(_hook)  # there is no way to remove one; it does nothing unless WATCHING
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _small_caches() -> None:
-    """Other tests leave the caches of spaces full, which hold nothing of data, and would all be walked."""
-    for name, module in list(sys.modules.items()):
-        if name.startswith("nasbed.methods"):
-            for thing in vars(module).values():
-                if hasattr(thing, "cache_clear"):
-                    thing.cache_clear()
-
-
 @pytest.fixture
 def watched() -> Iterator[list[tuple[str, Any]]]:
     planted.LOG.clear()
