@@ -16,6 +16,7 @@ import numpy as np
 
 from ..streams import generator
 from ..task import DataView, Split, Task
+from .clutter import DIGITS_BASE, DIGITS_CLUTTER, Clutter, clutter_arrays
 from .text import corpus
 
 Arrays = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -82,6 +83,20 @@ def _digits(name: str, root: Path | None) -> tuple[Task, Arrays]:
     bunch = load_digits()
     x = (bunch.images[:, None] / np.float32(16)).astype(np.float32)
     return _classes(name, _parts(name, x, bunch.target.astype(np.int64), (800, 1198)))
+
+
+def digits_clutter(name: str, root: Path | None, settings: Clutter = DIGITS_CLUTTER) -> tuple[Task, Arrays]:
+    """scikit-learn's digits at random places of a canvas, with pieces of other digits and noise.
+
+    Its parts are made of different base digits; `settings` are for trials of other sizes and difficulties.
+    """
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    x = (bunch.images / np.float32(16)).astype(np.float32)
+    ends = (DIGITS_BASE[0], DIGITS_BASE[0] + DIGITS_BASE[1])
+    base = _parts(name, x, bunch.target.astype(np.int64), ends)
+    return _classes(name, clutter_arrays(base, settings, _SPLIT_ROOT, name))
 
 
 def _parts(name: str, x: np.ndarray, y: np.ndarray, ends: tuple[int, int]) -> Arrays:
@@ -178,6 +193,7 @@ def _csv(path: Path) -> np.ndarray:
 
 DATASETS: dict[str, Reader] = {
     "digits": _digits,
+    "digits_clutter": digits_clutter,
     "mnist": _images,
     "fashion_mnist": _images,
     "cifar10": _images,
@@ -185,4 +201,4 @@ DATASETS: dict[str, Reader] = {
     "wine_red": _wine,
     "text:PATH": corpus,
 }
-"""Registered data sets; only `digits` is embedded (it comes with scikit-learn). PATH stands for any path."""
+"""Registered data sets; `digits` and `digits_clutter` are embedded (scikit-learn brings the digits). PATH stands for any path."""
