@@ -6,7 +6,7 @@ from .drawing import Drawing
 from .estimator import PerformanceEstimator, Setting
 from .proposal import FULL, Fidelity, Observation, Proposal, Status
 from .record import SCHEMA, Call, Incumbent, RunRecord, Stopped
-from .space import CellSpace, IndexedSpace, SearchSpace
+from .space import CellSpace, IndexedSpace, ScalableSpace, SearchSpace
 from .strategy import Checkpointable, SearchStrategy, WeightSharingStrategy
 from .table import Entry, MissingEntry, Table
 from .task import Curve, DataView, Json, Pipeline, Split, Task, Trainer, Weights
@@ -37,6 +37,7 @@ __all__ = [
     "Pipeline",
     "Proposal",
     "RunRecord",
+    "ScalableSpace",
     "SearchSpace",
     "SearchStrategy",
     "Setting",

@@ -32,6 +32,12 @@ class Fidelity:
     width: float = 1.0
     depth: float = 1.0
 
+    @property
+    def text(self) -> str:
+        """All but the epochs, as tables name it: "" at full, else for example `width=0.5;depth=0.333333`."""
+        shares = {k: getattr(self, k) for k in ("data", "resolution", "width", "depth")}
+        return ";".join(f"{k}={v:g}" for k, v in shares.items() if v != 1.0)
+
 
 FULL = Fidelity()
 

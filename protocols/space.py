@@ -159,3 +159,20 @@ class CellSpace(SearchSpace, Protocol):
         size is halved, rounded up, if `reduction`, which needs `has_reduction`.
         """
         ...
+
+
+@runtime_checkable
+class ScalableSpace(SearchSpace, Protocol):
+    """A space whose members can be built as smaller networks, for evaluations of lower fidelity."""
+
+    def scaled(self, width: float, depth: float) -> SearchSpace:
+        """The space of the same architectures, equal genes and family, whose networks are smaller.
+
+        Args:
+            width: Fraction of the channels or units, in (0, 1]; counts are rounded and at least 1.
+            depth: Fraction of the repeated cells, in (0, 1]; counts are rounded and at least 1.
+
+        Raises:
+            ValueError: The space has no width or no depth of its own to scale: `fidelity.width: ...`, one line.
+        """
+        ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from .architecture import Architecture
@@ -77,13 +77,27 @@ class Pipeline:
         version: Raised when the meaning of a field changes.
         optimizer: "adam" or "sgd"; "unstated" for foreign tables, which nobody can train again.
         learning_rate: At the start.
-        schedule: "constant", or "cosine": annealed to 0 over the epochs, stepped once per epoch.
+        schedule: "constant", or "cosine": annealed to the floor over the epochs, stepped once per epoch.
         epochs: Of full training.
         batch_size: The last, smaller batch of an epoch is used too.
         momentum: Of SGD.
         nesterov: Whether that momentum is Nesterov's.
         weight_decay: L2 penalty on all parameters.
         open: Names of the fields that a space's `training(a)` may override.
+        restart: Epochs of the cosine's first cycle (SGDR's T_0, Loshchilov & Hutter 2017); 0 is a single cycle.
+        restart_factor: Of the lengths of successive cycles (SGDR's T_mult).
+        final_learning_rate: Floor of the cosine.
+        label_smoothing: Share of the target that is spread evenly over all classes (Szegedy et al. 2016), in [0, 1).
+        dropout: Rate on the inputs of the classifier, the network's last linear layer, in [0, 1).
+        drop_path: ScheduledDropPath's final rate (Zoph et al. 2018), in [0, 1): see `training.ingredients`.
+        cutout: Side of the square set to 0 in every training image (DeVries & Taylor 2017), pixels; 0 is none.
+        mixup: alpha of the Beta(alpha, alpha) that weighs two images (Zhang et al. 2018); 0 is off.
+        cutmix: alpha of the Beta(alpha, alpha) of the share kept of an image (Yun et al. 2019); 0 is off.
+        policy: Augmentation policy, in the reference trainer alone: AutoAugment's for CIFAR-10 (Cubuk et al. 2019) or
+            TrivialAugment (Mueller & Hutter 2021).
+        shake_shake: Whether sums of two branches are Shake-Shake's (Gastaldi 2017), in the reference trainer alone.
+
+    `training.pipelines.check_pipeline` refuses values out of range.
     """
 
     name: str
@@ -97,12 +111,32 @@ class Pipeline:
     weight_decay: float = 0.0
     open: tuple[str, ...] = ()
     version: int = 1
+    restart: int = 0
+    restart_factor: int = 1
+    final_learning_rate: float = 0.0
+    label_smoothing: float = 0.0
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    cutout: int = 0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    policy: Literal["", "auto_augment", "trivial_augment"] = ""
+    shake_shake: bool = False
 
     @property
     def digest(self) -> str:
-        """sha256 of every fixed field; runs under different digests are never compared."""
-        fixed = {k: v for k, v in asdict(self).items() if k not in self.open}
+        """sha256 of every fixed field; runs under different digests are never compared.
+
+        Ingredients that are off are left out, so that pipelines from before an ingredient keep their digests.
+        """
+        fixed = {k: v for k, v in asdict(self).items() if k not in self.open and _OFF.get(k, _NEVER) != v}
         return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
+
+
+_NEVER = object()
+_OFF: Mapping[str, object] = {
+    f.name: f.default for f in fields(Pipeline)[[f.name for f in fields(Pipeline)].index("version") + 1 :]
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +144,8 @@ class Curve:
     """What one training showed.
 
     Attributes:
-        train: Metric on the training batches as they were seen, one value per epoch.
+        train: Metric on the training batches as they were seen, one value per epoch; empty where the pipeline mixes
+            examples, since what it shows then has no classes of its own.
         valid: Metric on the validation split after each epoch.
         flops: Floating-point operations of all epochs, counted exactly (see `training.flops`).
         seconds: Wall-clock time, where measured; never part of a digest.
