@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -193,12 +193,10 @@ def paths_of(network: nn.Module) -> list[nn.Module]:
     Raises:
         ValueError: No module has it: nothing says which operations are paths.
     """
-    cells = [m for m in network.modules() if hasattr(m, "paths")]
-    if not cells:
-        raise ValueError(
-            "pipeline.drop_path: no cell of this network says which of its operations are paths; allowed: 0"
-        )
-    return [path for cell in cells for path in cell.paths]
+    groups = [cast("Sequence[nn.Module]", m.paths) for m in network.modules() if hasattr(m, "paths")]
+    if not groups:
+        raise ValueError("pipeline.drop_path: no module of this network names its paths; allowed: 0")
+    return [path for group in groups for path in group]
 
 
 def classifier_of(network: nn.Module) -> nn.Linear:
