@@ -16,8 +16,8 @@ import numpy as np
 
 from ..streams import generator
 from ..task import DataView, Split, Task
-from .clutter import DIGITS_BASE, DIGITS_CLUTTER, Clutter, clutter_arrays
-from .text import corpus
+from .clutter import DIGITS_BASE, DIGITS_CLUTTER, MNIST_CLUTTER, Clutter, clutter_arrays, shrunk
+from .text import corpus, python_docs
 
 Arrays = dict[str, tuple[np.ndarray, np.ndarray]]
 Reader = Callable[[str, Path | None], tuple[Task, Arrays]]
@@ -35,7 +35,7 @@ def load(name: str, root: Path | None = None) -> DataView:
     Args:
         name: One of `DATASETS`, or `text:` and the path of a local text.
         root: Folder that holds `<name>.npz` (x_train, y_train, x_test, y_test), `<name>.csv`, torchvision's layout,
-            or the text; needed by every data set that is not embedded.
+            or the text; needed by every data set that is not embedded. `mnist_clutter` reads what `mnist` reads.
 
     Raises:
         ValueError: Unknown name, or the data are not under `root`; one line naming the field.
@@ -85,20 +85,6 @@ def _digits(name: str, root: Path | None) -> tuple[Task, Arrays]:
     return _classes(name, _parts(name, x, bunch.target.astype(np.int64), (800, 1198)))
 
 
-def digits_clutter(name: str, root: Path | None, settings: Clutter = DIGITS_CLUTTER) -> tuple[Task, Arrays]:
-    """scikit-learn's digits at random places of a canvas, with pieces of other digits and noise.
-
-    Its parts are made of different base digits; `settings` are for trials of other sizes and difficulties.
-    """
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    x = (bunch.images / np.float32(16)).astype(np.float32)
-    ends = (DIGITS_BASE[0], DIGITS_BASE[0] + DIGITS_BASE[1])
-    base = _parts(name, x, bunch.target.astype(np.int64), ends)
-    return _classes(name, clutter_arrays(base, settings, _SPLIT_ROOT, name))
-
-
 def _parts(name: str, x: np.ndarray, y: np.ndarray, ends: tuple[int, int]) -> Arrays:
     parts = np.split(generator(_SPLIT_ROOT, "split", name).permutation(len(x)), ends)
     return {part: (x[i], y[i]) for part, i in zip(("train", "valid", "test"), parts, strict=True)}
@@ -106,8 +92,7 @@ def _parts(name: str, x: np.ndarray, y: np.ndarray, ends: tuple[int, int]) -> Ar
 
 def _images(name: str, root: Path | None) -> tuple[Task, Arrays]:
     """Images scaled to [0, 1]; a fixed tenth of the training images becomes the validation split."""
-    root = _named(name, root)
-    x_train, y_train, x_test, y_test = _npz(root / f"{name}.npz") or _torchvision(name, root)
+    x_train, y_train, x_test, y_test = _files(name, _named(name, root))
     order = generator(_SPLIT_ROOT, "split", name).permutation(len(x_train))
     valid, train = np.split(order, (len(order) // 10,))
 
@@ -125,10 +110,45 @@ def _images(name: str, root: Path | None) -> tuple[Task, Arrays]:
     return _classes(name, arrays)
 
 
+def digits_clutter(name: str, root: Path | None, settings: Clutter = DIGITS_CLUTTER) -> tuple[Task, Arrays]:
+    """scikit-learn's digits at random places of a canvas, among pieces of other digits, under noise.
+
+    No two parts show the same base digit, nor pieces of it. Other `settings` are other data sets of the same name, for
+    trials; registered are the defaults.
+    """
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    x = (bunch.images / np.float32(16)).astype(np.float32)
+    base = _parts(name, x, bunch.target.astype(np.int64), (DIGITS_BASE[0], DIGITS_BASE[0] + DIGITS_BASE[1]))
+    return _classes(name, clutter_arrays(base, settings, _SPLIT_ROOT, name))
+
+
+def mnist_clutter(name: str, root: Path | None, settings: Clutter = MNIST_CLUTTER) -> tuple[Task, Arrays]:
+    """MNIST's digits, reduced to 8x8 pixels, at random places among pieces of others, under noise.
+
+    Validation images are made from a fixed tenth of MNIST's training images, training images from the others, test
+    images from MNIST's own. `settings` as in `digits_clutter`.
+    """
+    x_train, y_train, x_test, y_test = _files("mnist", _named(name, root))
+    order = generator(_SPLIT_ROOT, "split", name).permutation(len(x_train))
+    valid, train = np.split(order, (len(order) // 10,))
+    base = {
+        "train": (shrunk(x_train[train]), y_train[train]),
+        "valid": (shrunk(x_train[valid]), y_train[valid]),
+        "test": (shrunk(x_test), y_test),
+    }
+    return _classes(name, clutter_arrays(base, settings, _SPLIT_ROOT, name))
+
+
 def _named(name: str, root: Path | None) -> Path:
     if root is None:
         raise ValueError(f"data-root: the data set {name!r} is not embedded; name the folder that holds it")
     return root
+
+
+def _files(name: str, root: Path) -> tuple[np.ndarray, ...]:
+    return _npz(root / f"{name}.npz") or _torchvision(name, root)
 
 
 def _npz(path: Path) -> tuple[np.ndarray, ...] | None:
@@ -193,12 +213,19 @@ def _csv(path: Path) -> np.ndarray:
 
 DATASETS: dict[str, Reader] = {
     "digits": _digits,
-    "digits_clutter": digits_clutter,
     "mnist": _images,
     "fashion_mnist": _images,
     "cifar10": _images,
     "cifar100": _images,
     "wine_red": _wine,
+    "digits_clutter": digits_clutter,
+    "mnist_clutter": mnist_clutter,
+    "python_docs": python_docs,
     "text:PATH": corpus,
 }
-"""Registered data sets; `digits` and `digits_clutter` are embedded (scikit-learn brings the digits). PATH stands for any path."""
+"""Registered data sets; the first line of a reader's docstring is what `nasbed list data` shows.
+
+Embedded are `digits` and `digits_clutter`, whose digits come with scikit-learn, and `python_docs`, which comes with
+Python and whose digest differs between its versions. `mnist_clutter` is made from the files of `mnist`. PATH stands
+for any path.
+"""

@@ -1,4 +1,4 @@
-"""Language-model corpora from local text files: words to numbers, and windows of 35 of them."""
+"""Language-model corpora: the words of local text files, or the characters of Python's documentation, as windows."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ MOST_WORDS = 10_000
 """Penn Treebank has 9,998 besides the two special tokens."""
 MIN_COUNT = 2
 """Words that occur once in training become `<unk>`, which would else never be trained."""
+
+DOCS_SIZES = (100_000, 20_000, 20_000)
+"""Characters of train, valid and test of `python_docs`: well under half of what there is, for trainings of seconds."""
+DOCS_MIN_COUNT = 10
 
 PARTS = ("train", "valid", "test")
 Lines = Sequence[Sequence[str]]
@@ -52,6 +56,46 @@ def corpus(name: str, root: Path | None) -> tuple[Task, dict[str, tuple[np.ndarr
         if not len(x):
             raise ValueError(f"data: {name!r}: the {part} part is too short for one window of {LENGTH} tokens")
     return Task(name, "text", "perplexity", False, (LENGTH,), len(known), ""), arrays
+
+
+def python_docs(name: str, root: Path | None) -> tuple[Task, dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """Characters of Python's own documentation, from the standard library (PSF licence).
+
+    The text is that of `help()`: `pydoc_data.topics`, in the order of the topics' names, in lower case, without
+    paragraphs that occurred before, as some topics repeat others. Tokens are characters, `<eos>` at each end of a line,
+    and `<unk>` for characters that occur less than `DOCS_MIN_COUNT` times in training; perplexity is per character.
+    The parts are the beginnings of the first 80 %, the next 10 % and the last 10 % of the text, `DOCS_SIZES` long.
+
+    **The text is another one in other versions of Python**, patch releases included: the task's digest tells, and runs
+    of different digests are never compared. Numbers of windows are the same, 2,857, 571 and 571.
+
+    Args:
+        name: `python_docs`.
+        root: Not used.
+
+    Raises:
+        ValueError: The installation lacks the text, or it is too short.
+    """
+    text = _topics(name)
+    parts: dict[str, Lines] = {}
+    for part, size, tenths in zip(PARTS, DOCS_SIZES, ((0, 8), (8, 9), (9, 10)), strict=True):
+        start, end = (len(text) * t // 10 for t in tenths)
+        if end - start < size:
+            raise ValueError(f"data: {name!r}: the {part} part has {end - start} characters; allowed: {size} or more")
+        parts[part] = text[start : start + size].split("\n")
+    known = vocabulary(parts["train"], min_count=DOCS_MIN_COUNT)
+    # numbers() ends every line, and so counts one token more than there are characters.
+    arrays = {part: windows(numbers(lines, known)[:-1]) for part, lines in parts.items()}
+    return Task(name, "text", "perplexity", False, (LENGTH,), len(known), ""), arrays
+
+
+def _topics(name: str) -> str:
+    try:
+        from pydoc_data.topics import topics
+    except ImportError:
+        raise ValueError(f"data: {name!r} needs pydoc_data of the standard library, which is not installed") from None
+    paragraphs = (p for topic in sorted(topics) for p in topics[topic].lower().split("\n\n"))
+    return "\n\n".join(dict.fromkeys(paragraphs))
 
 
 def vocabulary(lines: Lines, *, min_count: int = MIN_COUNT, most_words: int = MOST_WORDS) -> dict[str, int]:
