@@ -21,7 +21,7 @@ MIN_COUNT = 2
 """Words that occur once in training become `<unk>`, which would else never be trained."""
 
 DOCS_SIZES = (100_000, 20_000, 20_000)
-"""Characters of train, valid and test of `python_docs`: well under half of what there is, for trainings of seconds."""
+"""Characters of train, valid and test of `python_docs`: well under half of what there is; an epoch takes seconds."""
 DOCS_MIN_COUNT = 10
 
 PARTS = ("train", "valid", "test")
