@@ -163,7 +163,8 @@ def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """
     inverse = NormalDist().inv_cdf
     half = np.array([inverse((k + 0.5) / 65_536) for k in range(32_768)], np.float32)
-    return np.concatenate([half, -half[::-1]])[rng.integers(0, 65_536, shape, np.uint16)]
+    values: np.ndarray = np.concatenate([half, -half[::-1]])
+    return values.take(rng.integers(0, 65_536, shape, np.uint16))
 
 
 def shrunk(x: np.ndarray) -> np.ndarray:
