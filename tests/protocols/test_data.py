@@ -15,6 +15,7 @@ from nasbed.protocols.training import DATASETS, load, load_test
 UCI = Path(__file__).parents[3] / "shared" / "data" / "uci"
 DIGITS = "9552ff5657b34a606fef8c6dc810d25f908fd0b9d76ee8f8f6e3094f024c59fd"
 """Of all bytes of the three splits: tables and run keys carry it, so it may never change."""
+EMBEDDED = ("digits", "digits_clutter", "python_docs")
 
 
 def rows(x: np.ndarray) -> list[bytes]:
@@ -44,10 +45,11 @@ def test_the_splits_are_disjoint_and_complete() -> None:
     assert len(set(whole)) == len(whole)  # so that equal images cannot hide an overlap
 
 
-def test_no_test_value_is_reachable_from_a_view() -> None:
-    view = load("digits")
+@pytest.mark.parametrize("name", ["digits", "digits_clutter"])
+def test_no_test_value_is_reachable_from_a_view(name: str) -> None:
+    view = load(name)
     assert not [n for n in dir(view) if "test" in n]
-    hidden = set(rows(load_test("digits").x))
+    hidden = set(rows(load_test(name).x))
     todo: list[object] = [view.task, view.train, view.valid]
     seen = set()
     while todo:
@@ -137,9 +139,12 @@ def test_missing_data_are_named_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"data-root: .*cifar100.npz lacks the array 'x_test'") as lacking:
         load("cifar100", tmp_path)
     errors = [unknown, unnamed, lacking]
-    for name in sorted(set(DATASETS) - {"digits", "cifar100", "wine_red", "text:PATH"}):
-        with pytest.raises(ValueError, match=rf"data-root: .* holds neither {name}.npz nor torchvision's") as absent:
+    for name in sorted(set(DATASETS) - {*EMBEDDED, "cifar100", "wine_red", "text:PATH"}):
+        file = name.removesuffix("_clutter")
+        with pytest.raises(ValueError, match=rf"data-root: .* holds neither {file}.npz nor torchvision's") as absent:
             load(name, tmp_path)
+        with pytest.raises(ValueError, match=rf"data-root: the data set '{name}' is not embedded"):
+            load(name)
         errors.append(absent)
     assert not any("\n" in str(e.value) for e in errors)
 
@@ -202,6 +207,21 @@ def test_a_csv_that_is_no_table_of_numbers_is_refused(tmp_path: Path, text: str,
     assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match=r"data-root: .* holds neither wine_red.csv nor winequality-red.csv"):
         load("wine_red", tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_embedded_data_sets_need_no_root_and_heed_none(name: str, tmp_path: Path) -> None:
+    here, there = load(name), load(name, tmp_path)
+    assert here.task == there.task
+    assert here.task.name == name
+    assert len(here.task.digest) == 64
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_data_set_has_a_line_for_lists(name: str) -> None:
+    line = (DATASETS[name].__doc__ or "").partition("\n")[0]
+    assert line.endswith(".")
+    assert 20 < len(line) <= 110
 
 
 @pytest.mark.skipif(not UCI.is_dir(), reason=f"no {UCI}")

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
+import platform
+import random
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -23,7 +29,7 @@ from nasbed.protocols.training import (
     measure,
     objective_of,
 )
-from nasbed.protocols.training.text import numbers, vocabulary, windows
+from nasbed.protocols.training.text import DOCS_MIN_COUNT, DOCS_SIZES, numbers, vocabulary, windows
 
 LINES = [["b", "a", "c"], ["a", "b", "A"], [], ["a", "<unk>", "d", "d"]]
 
@@ -192,3 +198,72 @@ def test_a_bigram_model_learns_a_markov_chain(tmp_path: Path) -> None:
     objective = objective_of(view.task)
     assert measure(network, view.valid, objective) == curve.valid[-1]
     assert measure(network, load_test("text:a.txt", tmp_path), objective) == pytest.approx(best, rel=0.2)
+
+
+def decoded(tokens: np.ndarray, known: list[str]) -> str:
+    return "".join(known[k] for k in tokens.ravel().tolist())
+
+
+def planted(monkeypatch: pytest.MonkeyPatch, topics: dict[str, str]) -> None:
+    module = ModuleType("pydoc_data.topics")
+    module.topics = topics  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pydoc_data.topics", module)
+
+
+def test_the_characters_of_topics_in_the_order_of_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    r = random.Random(0)
+    paragraphs = ["\n".join("".join(r.choices("abcdeFGH ", k=40)) for _ in range(5)) for _ in range(1600)]
+    topics = {f"t{k:02d}": "\n\n".join(paragraphs[40 * k : 40 * k + 40]) for k in reversed(range(40))}
+    topics["t03"] = "\n\n".join([*paragraphs[:40], "\u00e9\u00e9\u00e9", *paragraphs[120:160]])  # repeats a whole topic
+    planted(monkeypatch, topics)
+    text = "\n\n".join([*paragraphs[:120], "\u00e9\u00e9\u00e9", *paragraphs[120:]]).lower()
+    view, test = load("python_docs"), load_test("python_docs")
+    assert view.task == Task("python_docs", "text", "perplexity", False, (35,), 11, view.task.digest)
+    assert view.train.y.max() == 10
+    train = text[: DOCS_SIZES[0]]
+    letters = sorted("abcdefgh ", key=lambda c: (-train.count(c), c))
+    shown = ["?", "\n", *letters]
+    for split, start in ((view.train, 0), (view.valid, len(text) * 8 // 10), (test, len(text) * 9 // 10)):
+        want = text[start : start + split.x.size + 1].replace("\u00e9", "?")
+        assert decoded(split.x, shown) == want[:-1]
+        assert decoded(split.y, shown) == want[1:]
+    assert [len(s) for s in (view.train, view.valid, test)] == [2857, 571, 571]
+
+
+def test_documentation_that_is_absent_or_short_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted(monkeypatch, {"a": "\n\n".join(map(str, range(9000)))})
+    with pytest.raises(ValueError, match=r"data: 'python_docs': the train part has \d+ characters; allowed: 100000"):
+        load("python_docs")
+    planted(monkeypatch, {"a": "\n\n".join(map(str, range(25000)))})
+    with pytest.raises(ValueError, match=r"data: 'python_docs': the valid part has \d+ characters; allowed: 20000"):
+        load("python_docs")
+    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
+    with pytest.raises(ValueError, match=r"data: 'python_docs' needs pydoc_data of the standard library, which is not"):
+        load("python_docs")
+
+
+def test_the_documentation_of_this_python() -> None:
+    view, test = load("python_docs"), load_test("python_docs")
+    assert [len(s) for s in (view.train, view.valid, test)] == [2857, 571, 571]
+    counts = np.bincount(view.train.x.ravel(), minlength=view.task.classes)
+    assert counts[1:].min() >= DOCS_MIN_COUNT - 1  # a window short of the end may hold one less
+    assert 40 < view.task.classes < 100
+    for split in (view.train, view.valid, test):
+        assert (split.x == 0).mean() < 0.01
+    # What a unigram model leaves: English and code have about 23 equally likely characters.
+    share = counts[counts > 0] / counts.sum()
+    assert 18 < math.exp(-(share * np.log(share)).sum()) < 28
+
+
+TOPICS = "2a95af4ac93f5b719944030ce3769070ddf827d847cba42192afa8da989e5dc4"
+"""sha256 of the topics of Python 3.11.7, joined by newlines in the order of their names."""
+
+
+def test_the_documentation_of_one_python_is_the_same_for_ever() -> None:
+    from pydoc_data.topics import topics
+
+    if hashlib.sha256("\n".join(topics[k] for k in sorted(topics)).encode()).hexdigest() != TOPICS:
+        pytest.skip(f"Python {platform.python_version()} has other documentation than 3.11.7")
+    view = load("python_docs")
+    assert view.task.digest == "8b372094b0edaa53d36ef6cb3820ae0f548b196a67eecfbcf4a5c6665a14d25c"
+    assert view.task.classes == 64
