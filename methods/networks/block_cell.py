@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from .cells import droppable
 from .operations import OPERATIONS, relu_conv_bn
 
 INPUTS = 2
@@ -61,6 +62,7 @@ class BlockCell(nn.Module):
 
     Attributes:
         out_channels: Channels of the output.
+        paths: What ScheduledDropPath may drop: operations other than identities and none.
     """
 
     def __init__(self, blocks: Sequence[Block], outputs: Sequence[int], channels: int, *, reduction: bool) -> None:
@@ -69,6 +71,11 @@ class BlockCell(nn.Module):
         self.outputs = tuple(outputs)
         self.out_channels = channels * len(self.outputs)
         self.nodes = nn.ModuleList(Node(block, channels, reduction=reduction) for block in blocks)
+
+    @property
+    def paths(self) -> tuple[nn.Module, ...]:
+        """See the class."""
+        return droppable(op for node in self.nodes for op in (node.first, node.second))
 
     def forward(self, older: torch.Tensor, newer: torch.Tensor) -> torch.Tensor:
         """Two tensors (n, channels, h, w) to (n, out_channels, h', w'), halved and rounded up by a reduction."""

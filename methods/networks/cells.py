@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import nn
 
-from .operations import FactorizedReduce, relu_conv_bn
+from .operations import FactorizedReduce, Zero, relu_conv_bn
 
 MakeCell = Callable[[int, bool], nn.Module]
 """(channels, reduction) -> a cell: see `protocols.CellSpace.cell`."""
@@ -21,6 +21,11 @@ class Step:
 
     channels: int
     reduction: bool
+
+
+def droppable(operations: Iterable[nn.Module]) -> tuple[nn.Module, ...]:
+    """The operations that compute something: ScheduledDropPath spares identities, and nothing needs no dropping."""
+    return tuple(m for m in operations if not isinstance(m, (nn.Identity, Zero)))
 
 
 def plan(cells: int, channels: int) -> list[Step]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from .cells import droppable
 from .operations import Zero, relu_conv_bn
 
 # Per node 1, 2, 3: its (edge, source) pairs.
@@ -27,12 +28,28 @@ class Cell(nn.Module):
     Args:
         operations: Names, in the order 1<-0, 2<-0, 2<-1, 3<-0, 3<-1, 3<-2.
         c: Channels, of input and output.
+
+    Attributes:
+        paths: What ScheduledDropPath may drop: convolutions and poolings, in the order of the edges.
+        branches: What Shake-Shake weighs: of each node that adds just two operations other than none, these two, be
+            they identities or not.
     """
 
     def __init__(self, operations: Sequence[str], c: int) -> None:
         super().__init__()
         self.edges = nn.ModuleList(_operation(name, c) for name in operations)
         self.out_channels = c
+
+    @property
+    def paths(self) -> tuple[nn.Module, ...]:
+        """See the class."""
+        return droppable(self.edges)
+
+    @property
+    def branches(self) -> tuple[tuple[nn.Module, nn.Module], ...]:
+        """See the class."""
+        sums = [[self.edges[e] for e, _ in node if not isinstance(self.edges[e], Zero)] for node in _INCOMING]
+        return tuple((terms[0], terms[1]) for terms in sums if len(terms) == 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(n, c, h, w) to the same."""
@@ -59,15 +76,18 @@ class Residual(nn.Module):
         return out
 
 
-def network(operations: Sequence[str], c: int, cells: int, inputs: int, outputs: int) -> nn.Module:
-    """The whole network: three stages of `cells` cells of c, 2 c and 4 c channels."""
+def network(operations: Sequence[str], c: int, cells: Sequence[int], inputs: int, outputs: int) -> nn.Module:
+    """The whole network: three stages of c, 2 c and 4 c channels, `cells` says of how many cells each."""
+    first, second, third = (
+        nn.Sequential(*(Cell(operations, k) for _ in range(n))) for k, n in zip((c, 2 * c, 4 * c), cells, strict=True)
+    )
     return nn.Sequential(
         nn.Sequential(nn.Conv2d(inputs, c, 3, padding=1, bias=False), nn.BatchNorm2d(c)),
-        nn.Sequential(*(Cell(operations, c) for _ in range(cells))),
+        first,
         Residual(c),
-        nn.Sequential(*(Cell(operations, 2 * c) for _ in range(cells))),
+        second,
         Residual(2 * c),
-        nn.Sequential(*(Cell(operations, 4 * c) for _ in range(cells))),
+        third,
         nn.Sequential(nn.BatchNorm2d(4 * c), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
         nn.Linear(4 * c, outputs),
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from .cells import droppable
 from .operations import OPERATIONS, FactorizedReduce
 
 Step = tuple[int, str]
@@ -24,6 +25,10 @@ class TwoInputCell(nn.Module):
         channels: Of the inputs and of every node.
         inputs: Number of inputs of the cell.
         reduction: Whether the cell halves height and width.
+
+    Attributes:
+        paths: What ScheduledDropPath may drop: operations other than identities and none.
+        out_channels: Channels of the output.
     """
 
     def __init__(self, nodes: Sequence[tuple[Step, Step]], channels: int, *, inputs: int, reduction: bool) -> None:
@@ -40,6 +45,11 @@ class TwoInputCell(nn.Module):
             FactorizedReduce(channels, channels) if reduction and i < inputs else nn.Identity() for i in self.loose
         )
         self.out_channels = channels * len(self.loose)
+
+    @property
+    def paths(self) -> tuple[nn.Module, ...]:
+        """See the class."""
+        return droppable(self.operations)
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Inputs (n, channels, h, w) to (n, out_channels, h', w')."""

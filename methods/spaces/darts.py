@@ -150,6 +150,12 @@ class DARTS(Categorical):
             **{key: whole_number("darts", key, options.get(key, (text,))) for key, text in numbers.items()},
         )
 
+    def scaled(self, width: float, depth: float) -> DARTS:
+        """The same cells in a smaller network: fewer channels and cells; see `protocols.ScalableSpace`."""
+        from ...protocols.training.fidelity import part
+
+        return DARTS(self.ops, self.nodes, part(self.cells, depth), part(self.channels, width), self.stem)
+
     def mutate(self, a: Architecture, rng: np.random.Generator) -> Architecture:
         """One of `neighbours(a)`, uniformly; ValueError if the space has one member only."""
         if not self._edits:

@@ -102,6 +102,13 @@ class EnasMacro(Categorical):
             channels=whole_number("enas_macro", "channels", options.get("channels", ("8",))),
         )
 
+    def scaled(self, width: float, depth: float) -> EnasMacro:
+        """The same members with fewer channels; ValueError for a lower depth, since layers are genes."""
+        from ...protocols.training.fidelity import part, refuse_part
+
+        refuse_part("depth", depth, self.name)
+        return EnasMacro(self.layers, self.ops, part(self.channels, width))
+
     def decode(self, a: Architecture) -> list[tuple[str, tuple[int, ...]]]:
         """Per layer its operation, and the outputs (0: the stem) that it reads besides the one before it."""
         found = []

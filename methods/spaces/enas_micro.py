@@ -112,6 +112,12 @@ class EnasMicro(Categorical):
             cells=whole_number("enas_micro", "cells", options.get("cells", ("3",))),
         )
 
+    def scaled(self, width: float, depth: float) -> EnasMicro:
+        """The same cells in a smaller network: fewer channels and cells; see `protocols.ScalableSpace`."""
+        from ...protocols.training.fidelity import part
+
+        return EnasMicro(self.nodes, self.ops, part(self.channels, width), part(self.cells, depth))
+
     def canonical(self, a: Architecture, level: str | None = None) -> Architecture:
         """The representative of the class of `a`, a member at every level; ValueError if the level is unknown."""
         if level == "swap":

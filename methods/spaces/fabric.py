@@ -91,6 +91,13 @@ class Fabric(Categorical):
         check_keys("fabric", options, ("layers", "scales", "channels"))
         return cls(**{key: whole_number("fabric", key, texts) for key, texts in options.items()})
 
+    def scaled(self, width: float, depth: float) -> Fabric:
+        """The same members with fewer channels; ValueError for a lower depth, since layers are genes."""
+        from ...protocols.training.fidelity import part, refuse_part
+
+        refuse_part("depth", depth, self.name)
+        return Fabric(self.layers, self.scales, part(self.channels, width))
+
     def _gene_part(self, node: int) -> str:
         return f"l{node // self.scales}s{node % self.scales}"
 

@@ -104,6 +104,13 @@ class GeneticCNN(Categorical):
             channels=whole_number("genetic_cnn", "channels", options.get("channels", (str(CHANNELS),))),
         )
 
+    def scaled(self, width: float, depth: float) -> GeneticCNN:
+        """The same members with fewer channels; ValueError for a lower depth, since layers are genes."""
+        from ...protocols.training.fidelity import part, refuse_part
+
+        refuse_part("depth", depth, self.name)
+        return GeneticCNN(self.nodes, part(self.channels, width))
+
     def stages(self, a: Architecture) -> Iterator[tuple[int, Bits]]:
         """Per stage its number of nodes and its bits."""
         return ((k, a.genes[where]) for k, where in zip(self.nodes, self._slices, strict=True))

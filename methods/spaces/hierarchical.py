@@ -162,6 +162,14 @@ class Hierarchical(Categorical):
             cells=whole_number("hierarchical", "cells", given["cells"]),
         )
 
+    def scaled(self, width: float, depth: float) -> Hierarchical:
+        """The same cells in a smaller network: fewer channels and cells; see `protocols.ScalableSpace`."""
+        from ...protocols.training.fidelity import part
+
+        return Hierarchical(
+            self.ops, self.motifs, self.nodes, self.top, part(self.channels, width), part(self.cells, depth)
+        )
+
     def identity(self) -> Architecture:
         """The member all of whose motifs are chains, of identities or of the first motif of the level below.
 

@@ -130,6 +130,13 @@ class Macro(Categorical):
             head=whole_number("macro", "head", options.get("head", (str(HEAD),))),
         )
 
+    def scaled(self, width: float, depth: float) -> Macro:
+        """The same members with fewer channels; ValueError for a lower depth, since layers are genes."""
+        from ...protocols.training.fidelity import part, refuse_part
+
+        refuse_part("depth", depth, self.name)
+        return Macro(self.choices, self.stages, part(self.channels, width), part(self.head, width))
+
     def canonical(self, a: Architecture, level: str | None = None) -> Architecture:
         """The representative of the class of `a`: identities behind the other layers of their group; idempotent.
 

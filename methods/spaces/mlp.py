@@ -46,6 +46,7 @@ class MLP(Space):
         widths: Allowed numbers of units, of 8, 16, ..., 512.
         activations: Allowed activations, of sigmoid, tanh, relu, elu.
         dropout: Whether dropout layers (rate 0.2) are allowed.
+        scale: What a layer's units are multiplied by in networks, in (0, 1]; they are rounded and at least 1.
     """
 
     family = "mlp"
@@ -57,12 +58,15 @@ class MLP(Space):
         widths: Sequence[int] = WIDTHS,
         activations: Sequence[str] = ACTIVATIONS,
         dropout: bool = True,
+        scale: float = 1.0,
     ) -> None:
         if not 1 <= hidden <= 9:
             raise ValueError(f"hidden: {hidden} is not one of 1, 2, ..., 9")
         _subset("widths", widths, WIDTHS)
         _subset("activations", activations, ACTIVATIONS)
-        self.hidden, self.dropout = hidden, dropout
+        if not 0 < scale <= 1:
+            raise ValueError(f"scale: {scale} is not in (0, 1]")
+        self.hidden, self.dropout, self.scale = hidden, dropout, float(scale)
         self.dense = tuple(
             4 * i + j + 1
             for i, w in enumerate(WIDTHS)
@@ -83,23 +87,39 @@ class MLP(Space):
         m, r = len(self.dense), len(self.layers)
         self._counts: list[int] = [m * r**i for i in range(hidden)]
         self.size = sum(self._counts)
-        self.name = _name(hidden, widths, activations, dropout)
+        self.name = _name(hidden, widths, activations, dropout, self.scale)
 
     @classmethod
     def from_options(cls, options: Mapping[str, tuple[str, ...]]) -> MLP:
-        """Read `mlp[hidden=3;widths=8,16;activations=relu;dropout=no]`."""
-        allowed = ("hidden", "widths", "activations", "dropout")
+        """Read `mlp[hidden=3;widths=8,16;activations=relu;dropout=no;scale=0.5]`."""
+        allowed = ("hidden", "widths", "activations", "dropout", "scale")
         for key in options:
             if key not in allowed:
                 raise ValueError(f"mlp[{key}]: unknown option; allowed: {', '.join(allowed)}")
         if (dropout := options.get("dropout", ("yes",))) not in (("yes",), ("no",)):
             raise ValueError(f"mlp[dropout={','.join(dropout)}]: not one of yes, no")
         try:
+            (scale,) = map(float, options.get("scale", ("1",)))
+        except ValueError:
+            raise ValueError(f"mlp[scale={','.join(options['scale'])}]: not a number in (0, 1]") from None
+        try:
             (hidden,) = map(int, options.get("hidden", ("9",)))
             widths = tuple(map(int, options.get("widths", tuple(map(str, WIDTHS)))))
         except ValueError:
             raise ValueError("mlp[hidden, widths]: hidden takes one integer, widths integers") from None
-        return cls(hidden, widths, options.get("activations", ACTIVATIONS), dropout == ("yes",))
+        return cls(hidden, widths, options.get("activations", ACTIVATIONS), dropout == ("yes",), scale)
+
+    def scaled(self, width: float, depth: float) -> MLP:
+        """The same layers of fewer units, by `scale`; ValueError for a lower depth, since layers are genes."""
+        from ...protocols.training.fidelity import refuse_part
+
+        refuse_part("depth", depth, self.name)
+        widths = [w for i, w in enumerate(WIDTHS) if any((token - 1) // 4 == i for token in self.dense)]
+        kinds = [name for name in ACTIVATIONS if any(_kind(token) == name for token in self.dense)]
+        return MLP(self.hidden, widths, kinds, self.dropout, self.scale * width)
+
+    def _units(self, token: int) -> int:
+        return max(1, round(self.scale * _width(token)))
 
     def check(self, a: Architecture) -> None:
         """Raise ValueError, naming the gene, unless `a` is a member."""
@@ -216,7 +236,7 @@ class MLP(Space):
         """Parameters and MACs of the dense layers; `depth` counts hidden dense layers."""
         self.check(a)
         inputs, outputs = required_vector(task, self.name), task.classes or 1
-        units = [inputs, *(_width(t) for t in a.genes[:-1] if t != DROPOUT), outputs]
+        units = [inputs, *(self._units(t) for t in a.genes[:-1] if t != DROPOUT), outputs]
         macs = sum(n * m for n, m in pairwise(units))
         counts = {f"n_{name}": 0.0 for name in (*ACTIVATIONS, "dropout")}
         for token in a.genes[:-1]:
@@ -236,8 +256,8 @@ class MLP(Space):
             if token == DROPOUT:
                 layers.append(nn.Dropout(DROPOUT_RATE))
             else:
-                layers += [nn.Linear(units, _width(token), device="meta"), activation[_kind(token)]()]
-                units = _width(token)
+                layers += [nn.Linear(units, self._units(token), device="meta"), activation[_kind(token)]()]
+                units = self._units(token)
         layers.append(nn.Linear(units, task.classes or 1, device="meta"))
         return nn.Sequential(*layers)
 
@@ -315,7 +335,7 @@ def _subset(field: str, values: Sequence[object], allowed: Sequence[object]) -> 
         raise ValueError(f"mlp[{field}]: needs at least one value, each once")
 
 
-def _name(hidden: int, widths: Sequence[int], activations: Sequence[str], dropout: bool) -> str:
+def _name(hidden: int, widths: Sequence[int], activations: Sequence[str], dropout: bool, scale: float) -> str:
     parts = [f"hidden={hidden}"] if hidden != 9 else []
     if set(widths) != set(WIDTHS):
         parts.append(f"widths={','.join(str(w) for w in WIDTHS if w in widths)}")
@@ -323,4 +343,6 @@ def _name(hidden: int, widths: Sequence[int], activations: Sequence[str], dropou
         parts.append(f"activations={','.join(n for n in ACTIVATIONS if n in activations)}")
     if not dropout:
         parts.append("dropout=no")
+    if scale != 1:
+        parts.append(f"scale={scale!r}")
     return f"mlp[{';'.join(parts)}]" if parts else "mlp"

@@ -170,6 +170,14 @@ class NASNet(Categorical):
             channels=whole_number("nasnet", "channels", options.get("channels", ("8",))),
         )
 
+    def scaled(self, width: float, depth: float) -> NASNet:
+        """The same cells in a smaller network: fewer channels and cells; see `protocols.ScalableSpace`."""
+        from ...protocols.training.fidelity import part
+
+        return NASNet(
+            self.ops, self.blocks, self.combiner, self.tied, part(self.cells, depth), part(self.channels, width)
+        )
+
     def canonical(self, a: Architecture, level: str | None = None) -> Architecture:
         """The representative of the class of `a`, a member of this space at every level; idempotent."""
         if level == "swap":

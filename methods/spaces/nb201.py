@@ -65,7 +65,8 @@ class NB201(Categorical):
     Attributes:
         ops: Allowed operations, in official order.
         channels: C, width of the first stage.
-        cells: N, cells per stage.
+        cells: N, cells per stage; three numbers where the stages differ, of which some, not all, may be 0.
+        stages: The cells of each stage.
     """
 
     levels = ("iso", "raw", "pruned", "string_6466", "semantic_5260")
@@ -74,18 +75,20 @@ class NB201(Categorical):
     cell_inputs = 1
     has_reduction = False
 
-    def __init__(self, ops: Sequence[str] = OPS, channels: int = 16, cells: int = 5) -> None:
+    def __init__(self, ops: Sequence[str] = OPS, channels: int = 16, cells: int | Sequence[int] = 5) -> None:
         for op in ops:
             if op not in OPS:
                 raise ValueError(f"nb201: ops holds {op!r}; allowed: {', '.join(OPS)}")
         if len(set(ops)) != len(ops) or len(ops) < 2:
             raise ValueError(f"nb201: ops is {','.join(ops)!r}; allowed: two or more, each once, of {', '.join(OPS)}")
-        for key, value in (("channels", channels), ("cells", cells)):
-            check_range("nb201", key, value)
+        check_range("nb201", "channels", channels)
+        self.stages = _stages(cells)
+        equal = len(set(self.stages)) == 1
         self.ops = tuple(op for op in OPS if op in ops)
         self.channels = channels
-        self.cells = cells
-        shown = {"ops": ",".join(self.ops), "channels": str(channels), "cells": str(cells)}
+        self.cells = self.stages[0] if equal else self.stages
+        written = self.stages[:1] if equal else self.stages
+        shown = {"ops": ",".join(self.ops), "channels": str(channels), "cells": ",".join(map(str, written))}
         default = {"ops": ",".join(OPS), "channels": "16", "cells": "5"}
         name = full_name("nb201", {key: text for key, text in shown.items() if text != default[key]})
         values = tuple(OPS.index(op) for op in self.ops)
@@ -94,13 +97,32 @@ class NB201(Categorical):
 
     @classmethod
     def from_options(cls, options: Mapping[str, tuple[str, ...]]) -> NB201:
-        """Build from `ops` (names), `channels` and `cells` (one integer each); all may be left out."""
+        """Build from `ops` (names), `channels` (an integer) and `cells` (one, or three); all may be left out."""
         check_keys("nb201", options, ("ops", "channels", "cells"))
+        cells = options.get("cells", ("5",))
+        parts = [whole_number("nb201", "cells", (text,)) for text in cells] if len(cells) == 3 else None
         return cls(
             ops=options.get("ops", OPS),
             channels=whole_number("nb201", "channels", options.get("channels", ("16",))),
-            cells=whole_number("nb201", "cells", options.get("cells", ("5",))),
+            cells=parts or whole_number("nb201", "cells", cells),
         )
+
+    def scaled(self, width: float, depth: float) -> NB201:
+        """The same cells in a smaller network: see `protocols.ScalableSpace`.
+
+        `round(width * C)` channels in the first stage, and `round(depth * cells)` of all cells, at least 1 of each;
+        the cells are spread over the stages as evenly as possible, the earlier ones first. Of one cell per stage,
+        a third is the cell of the first stage: the second and third are then a residual block each.
+        """
+        from ...protocols.training.fidelity import part
+
+        left, stages = part(sum(self.stages), depth), [0, 0, 0]
+        while left:
+            for i, there in enumerate(self.stages):
+                if left and stages[i] < there:
+                    stages[i] += 1
+                    left -= 1
+        return NB201(self.ops, part(self.channels, width), stages)
 
     def canonical(self, a: Architecture, level: str | None = None) -> Architecture:
         """The representative of the class of `a`, a member of this space at every level; idempotent.
@@ -149,14 +171,14 @@ class NB201(Categorical):
         area = height * width
         params = 9 * inputs * c + 2 * c + 8 * c + (4 * c + 1) * outputs
         macs = 9 * inputs * c * area + (4 * c + 1) * outputs
-        for k in (c, 2 * c, 4 * c):
+        for k, cells in zip((c, 2 * c, 4 * c), self.stages, strict=True):
             if k > c:  # residual block from k/2 to k channels, all of its convolutions at the halved resolution
                 area //= 4
                 weights = 9 * (k // 2) * k + 9 * k * k + (k // 2) * k
                 params += weights + 4 * k
                 macs += weights * area
-            params += self.cells * (n3 * (9 * k * k + 2 * k) + n1 * (k * k + 2 * k))
-            macs += self.cells * (9 * n3 + n1) * k * k * area
+            params += cells * (n3 * (9 * k * k + 2 * k) + n1 * (k * k + 2 * k))
+            macs += cells * (9 * n3 + n1) * k * k * area
         size = {"params": params, "macs": macs, "flops": 2 * macs, "depth": _depth(a.genes)}
         counts = {f"n_{op}": a.genes.count(i) for i, op in enumerate(OPS)}
         return {key: float(value) for key, value in (size | counts).items()}
@@ -174,7 +196,7 @@ class NB201(Categorical):
         from ..networks.nb201 import network
 
         with torch.device("meta"):
-            return network(self._operations(a), self.channels, self.cells, inputs, task.classes or 1)
+            return network(self._operations(a), self.channels, self.stages, inputs, task.classes or 1)
 
     def cell(self, a: Architecture, channels: int, *, reduction: bool) -> nn.Module:
         """One cell, on the meta device; ValueError if it should reduce: the space has no reduction cells."""
@@ -216,6 +238,17 @@ class NB201(Categorical):
                     )
                 genes.append(OPS.index(op))
         return Architecture("nb201", tuple(genes))
+
+
+def _stages(cells: int | Sequence[int]) -> tuple[int, int, int]:
+    if isinstance(cells, int):
+        check_range("nb201", "cells", cells)
+        return cells, cells, cells
+    stages = tuple(cells)
+    if len(stages) != 3 or min(stages) < 0 or not sum(stages):
+        given = ",".join(map(str, stages))
+        raise ValueError(f"nb201: cells is {given!r}; allowed: one integer >= 1, or three >= 0 that are not all 0")
+    return stages
 
 
 def _image_shape(task: Task) -> tuple[int, int, int]:

@@ -118,6 +118,12 @@ class OpIdx(Categorical):
             cells=whole_number("opidx", "cells", options.get("cells", ("3",))),
         )
 
+    def scaled(self, width: float, depth: float) -> OpIdx:
+        """The same cells in a smaller network: fewer channels and cells; see `protocols.ScalableSpace`."""
+        from ...protocols.training.fidelity import part
+
+        return OpIdx(self.nodes, self.ops, part(self.channels, width), part(self.cells, depth))
+
     def crossover(self, a: Architecture, b: Architecture, rng: np.random.Generator, unit: str = "pair") -> Architecture:
         """Take each unit from either parent with probability 1/2, independently; our variant.
 

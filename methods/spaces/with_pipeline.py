@@ -84,6 +84,12 @@ class WithPipeline(Wrapper):
         (inner,) = options.get("of", ("multi_branch",))
         return cls(registry.space(inner), options.get("pipelines", _DEFAULT))
 
+    def scaled(self, width: float, depth: float) -> WithPipeline:
+        """The same pipelines around smaller networks of the inner space; ValueError if it has none."""
+        from ...protocols.training.fidelity import scaled
+
+        return WithPipeline(scaled(self.inner, width, depth), self.pipelines)
+
     def training(self, a: Architecture) -> Mapping[str, Json]:
         """The fields of the chosen pipeline that the other pipelines have otherwise, and those of the inner genes."""
         own, inner = self.split(a)

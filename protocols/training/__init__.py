@@ -9,19 +9,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .data import DATASETS, load, load_test
+from .fidelity import check_fidelity, reduced, reduced_split
 from .flops import training_flops
-from .pipelines import PIPELINES, pipeline_for
+from .ingredients import EpochNoise, Streams
+from .pipelines import PIPELINES, check_pipeline, pipeline_for
 
 if TYPE_CHECKING:
+    from .active import check_ingredients
+    from .devices import arithmetic, one_thread
+    from .initial import materialise
     from .objectives import constant_prediction, objective_of
-    from .reference import ReferenceTrainer, arithmetic, fit, fit_from_seed, materialise, measure, one_thread
+    from .reference import fit, fit_from_seed, measure
     from .stacked import fit_stacked
+    from .trainer import ReferenceTrainer
 
 __all__ = [
     "DATASETS",
     "PIPELINES",
+    "EpochNoise",
     "ReferenceTrainer",
+    "Streams",
     "arithmetic",
+    "check_fidelity",
+    "check_ingredients",
+    "check_pipeline",
     "constant_prediction",
     "fit",
     "fit_from_seed",
@@ -33,20 +44,23 @@ __all__ = [
     "objective_of",
     "one_thread",
     "pipeline_for",
+    "reduced",
+    "reduced_split",
     "training_flops",
 ]
 
 _HOME = {
-    "ReferenceTrainer": "reference",
-    "arithmetic": "reference",
+    "ReferenceTrainer": "trainer",
+    "arithmetic": "devices",
+    "check_ingredients": "active",
     "constant_prediction": "objectives",
     "fit": "reference",
     "fit_from_seed": "reference",
     "fit_stacked": "stacked",
-    "materialise": "reference",
+    "materialise": "initial",
     "measure": "reference",
     "objective_of": "objectives",
-    "one_thread": "reference",
+    "one_thread": "devices",
 }
 
 

@@ -28,6 +28,11 @@ def check_fidelity(fidelity: Fidelity) -> None:
             raise ValueError(f"fidelity.{field}: {value} is not in (0, 1]")
 
 
+def part(whole: int, fraction: float) -> int:
+    """`round(fraction * whole)`, at least 1: of examples, pixels, channels or cells."""
+    return max(1, round(fraction * whole))
+
+
 def reduced(space: SearchSpace, view: DataView, fidelity: Fidelity) -> tuple[SearchSpace, DataView]:
     """What is trained, and on what, at a fidelity; the very same objects at full fidelity.
 
@@ -45,7 +50,7 @@ def reduced(space: SearchSpace, view: DataView, fidelity: Fidelity) -> tuple[Sea
     train = view.train
     if fidelity.data < 1:
         order = generator(_SUBSET_ROOT, "data-subset", view.task.name).permutation(len(train))
-        chosen = order[: max(1, round(fidelity.data * len(train)))]
+        chosen = order[: part(len(train), fidelity.data)]
         train = Split(train.x[chosen], train.y[chosen])
     if fidelity.resolution < 1:
         train = reduced_split(train, fidelity)
@@ -53,7 +58,7 @@ def reduced(space: SearchSpace, view: DataView, fidelity: Fidelity) -> tuple[Sea
         view = DataView(replace(view.task, shape=train.x.shape[1:]), train, valid)
     elif train is not view.train:
         view = replace(view, train=train)
-    return _scaled(space, fidelity), view
+    return scaled(space, fidelity.width, fidelity.depth), view
 
 
 def reduced_split(split: Split, fidelity: Fidelity) -> Split:
@@ -71,17 +76,28 @@ def reduced_split(split: Split, fidelity: Fidelity) -> Split:
         raise ValueError(f"fidelity.resolution: {fidelity.resolution} needs images; allowed here: 1")
     import torch
 
-    height, width = (max(1, round(fidelity.resolution * side)) for side in split.x.shape[2:])
+    height, width = (part(side, fidelity.resolution) for side in split.x.shape[2:])
     x = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(split.x), (height, width))
     return Split(x.numpy(), split.y)
 
 
-def _scaled(space: SearchSpace, fidelity: Fidelity) -> SearchSpace:
-    if fidelity.width == fidelity.depth == 1:
+def scaled(space: SearchSpace, width: float, depth: float) -> SearchSpace:
+    """The space with smaller networks (`ScalableSpace`); itself at full width and depth.
+
+    Raises:
+        ValueError: It has none.
+    """
+    if width == depth == 1:
         return space
     scale = getattr(space, "scaled", None)
     if scale is None:
-        field = "width" if fidelity.width < 1 else "depth"
-        raise ValueError(f"fidelity.{field}: {space.name} has no smaller networks; allowed: 1")
-    smaller: SearchSpace = scale(fidelity.width, fidelity.depth)
+        refuse_part("width", width, space.name)
+        refuse_part("depth", depth, space.name)
+    smaller: SearchSpace = scale(width, depth)
     return smaller
+
+
+def refuse_part(field: str, fraction: float, space: str) -> None:
+    """ValueError, unless the fraction is 1: of an axis along which a space has no smaller networks."""
+    if fraction != 1:
+        raise ValueError(f"fidelity.{field}: {fraction:g}, but {space} has one {field} only; allowed: 1")

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ..architecture import Architecture
-from ..streams import generator
+from ..streams import generator, integer, torch_generator
 from ..task import Pipeline
 
 if TYPE_CHECKING:
@@ -70,9 +70,22 @@ class Streams:
     """
 
     def __init__(self, seed: int, architecture: Architecture) -> None:
+        self._key = seed, architecture
         self._order, self._images, self._network = (
             generator(seed, name, architecture) for name in ("data-order", "augmentation", "network-noise-paths")
         )
+
+    def order(self, n: int) -> np.ndarray:
+        """The next epoch's order of n examples, int64 (n,); `epoch` draws it too."""
+        return self._order.permutation(n)
+
+    def for_torch(self, name: str) -> torch.Generator:
+        """A torch generator of its own for another stream of this training, on the CPU."""
+        return torch_generator(self._key[0], name, self._key[1])
+
+    def integer(self, name: str, *keys: object) -> int:
+        """A seed from another stream of this training."""
+        return integer(self._key[0], name, self._key[1], *keys)
 
     def epoch(self, pipeline: Pipeline, n: int, shape: tuple[int, ...], paths: int, features: int) -> EpochNoise:
         """The next epoch.
@@ -84,7 +97,7 @@ class Streams:
             paths: Number of paths that can be dropped: `len(paths_of(network))`.
             features: Number of inputs of the classifier.
         """
-        order = self._order.permutation(n)
+        order = self.order(n)
         rng = self._images
         cutout = rng.integers(shape[-2:], size=(n, 2)) if pipeline.cutout else None
         mix = box = None
@@ -118,9 +131,14 @@ def drop_path_rate(pipeline: Pipeline, epoch: int) -> float:
     return pipeline.drop_path * epoch / pipeline.epochs
 
 
+def mixes(pipeline: Pipeline) -> bool:
+    """Whether training examples are mixed with others, so that what they show has no accuracy."""
+    return bool(pipeline.mixup or pipeline.cutmix)
+
+
 def soft(pipeline: Pipeline) -> bool:
     """Whether training needs distributions over classes as targets."""
-    return bool(pipeline.mixup or pipeline.cutmix or pipeline.label_smoothing)
+    return mixes(pipeline) or bool(pipeline.label_smoothing)
 
 
 def augmented(x: torch.Tensor, pipeline: Pipeline, *, cutout: Any, mix: Any, box: Any) -> torch.Tensor:
@@ -179,7 +197,7 @@ def targets(
     import torch
 
     q = torch.nn.functional.one_hot(y, classes).to(dtype or torch.float32)
-    if pipeline.mixup or pipeline.cutmix:
+    if mixes(pipeline):
         share = torch.as_tensor(mix, device=y.device).to(q.dtype)[..., None, None]
         q = share * q + (1 - share) * q.roll(1, -2)
     if pipeline.label_smoothing:
