@@ -62,7 +62,7 @@ def plan(study: Study, *, data_root: Path | None = None, device: str = "auto") -
 
     Raises:
         ValueError: Something is unknown or does not fit; one line naming the field.
-        NotComparable: A table is a sample, so that regrets and searches on it mean nothing.
+        NotComparable: A table is a sample, or lacks architectures, so that regrets and searches on it mean nothing.
     """
     tables = _open(study)
     strategies = [(m, _resolved("strategies", m)) for m in study.strategies]
@@ -199,6 +199,7 @@ def _table_world(study: Study, table: MappedTable) -> dict[str, Json]:
     name = study.pipeline or first
     if name not in table.pipelines:
         raise ValueError(registry.unknown(f"pipeline (of the table {table.name!r})", name, tuple(table.pipelines)))
+    _require_all(table, name)
     if study.budget is None:
         unit, limit = table.clock, DEFAULT_EVALUATIONS * table.median_cost(name)
     else:
@@ -214,6 +215,23 @@ def _table_world(study: Study, table: MappedTable) -> dict[str, Json]:
         "pipeline": {"name": name, "digest": table.pipelines[name].digest},
         "budget": {"unit": unit, "limit": limit},
     }
+
+
+def _require_all(table: MappedTable, pipeline: str) -> None:
+    """Every architecture that a strategy may propose has a training, single seeds may be missing; most learn."""
+    if lacking := table.without_training(pipeline):
+        whole = [p for p in table.pipelines if p != pipeline and not table.without_training(p)]
+        hint = f"the pipeline {whole[0]!r} has them all" if whole else "audits take the entries that are there"
+        raise NotComparable(
+            f"tables: the table {table.name!r} has missing trainings for {lacking} of its {table.space.size} "
+            f"architectures under {pipeline!r}, so searches on it cannot be compared; {hint}"
+        )
+    diverged = table.diverged(pipeline)
+    if 2 * diverged >= (table.space.size or 0):
+        raise NotComparable(
+            f"tables: in the table {table.name!r} {diverged} of {table.space.size} architectures diverged under "
+            f"{pipeline!r}, so there is no median quality that regrets could be measured by"
+        )
 
 
 def _data_world(study: Study, data_root: Path | None, device: str) -> tuple[dict[str, Json], Task]:

@@ -175,7 +175,7 @@ def _estimator(spec: Mapping[str, Json], recorded: Sequence[Call]) -> Performanc
 def _setting(task: Task, space: SearchSpace, table: MappedTable | None) -> Setting:
     spec = task.spec
     unit = spec["budget"]["unit"]
-    draw = train_seeds(spec, table.seeds if table else None)
+    draw = train_seeds(spec, _recorded(table, spec["pipeline"]["name"]) if table else None)
     if table:
         return Setting(table.task, unit, table.pipelines[spec["pipeline"]["name"]], draw, table=table)
     from ..protocols.training import PIPELINES, ReferenceTrainer, load
@@ -187,26 +187,41 @@ def _setting(task: Task, space: SearchSpace, table: MappedTable | None) -> Setti
     return Setting(view.task, unit, PIPELINES[spec["pipeline"]["name"]], draw, data=view, trainer=trainer)
 
 
-def train_seeds(spec: Mapping[str, Json], seeds: tuple[int, ...] | None) -> Callable[[Architecture], int]:
+Recorded = Callable[[Architecture], tuple[int, ...]]
+
+
+def _recorded(table: MappedTable, pipeline: str) -> tuple[int, ...] | Recorded:
+    """The training seeds to draw from: those of the table, or where some are missing those of each architecture."""
+    reached = table.present(pipeline)
+    if not reached.all():
+        reached = reached[table.members()]
+    return table.seeds if reached.all() else lambda a: table.recorded_seeds(a, pipeline)
+
+
+def train_seeds(spec: Mapping[str, Json], seeds: tuple[int, ...] | Recorded | None) -> Callable[[Architecture], int]:
     """The stream `train-seed`: keyed by (root seed, table or data, architecture), never by strategy.
 
     With the option `redraw` every query draws anew, as the authors of NAS-Bench-201 did.
 
     Args:
         spec: The run spec.
-        seeds: The seeds to draw from; None for any integer.
+        seeds: The seeds to draw from, the same for all architectures or by architecture; None for any integer. An
+            architecture that has none gets any integer: its look-up says what is missing.
     """
     world = (spec["table"] or spec["data"] or {"digest": ""})["digest"]
     # A keyed hash: this is drawn at every look-up, and seeding a generator costs ten times as much.
     base = hashlib.blake2b(f"train-seed/{spec['seed']}/{world}/".encode(), digest_size=8)
 
-    def draw(key: object) -> int:
+    own, common = (seeds, None) if callable(seeds) else (None, seeds)
+
+    def draw(key: object, a: Architecture) -> int:
         h = base.copy()
         h.update(repr(key).encode())
         word = int.from_bytes(h.digest(), "little")
-        return seeds[word % len(seeds)] if seeds else word >> 1
+        allowed = common if own is None else own(a)
+        return allowed[word % len(allowed)] if allowed else word >> 1
 
-    return Redrawn(draw) if spec["options"]["redraw"] else lambda a: draw(a.genes)
+    return Redrawn(draw) if spec["options"]["redraw"] else lambda a: draw(a.genes, a)
 
 
 class Redrawn:
@@ -215,13 +230,13 @@ class Redrawn:
     A resumed run makes no query for a recorded call, and goes on with the same seeds all the same.
     """
 
-    def __init__(self, draw: Callable[[object], int]) -> None:
+    def __init__(self, draw: Callable[[object, Architecture], int]) -> None:
         self._draw, self._call, self._query = draw, 0, 0
 
     def __call__(self, a: Architecture) -> int:
-        """The seed of the next query; the architecture has no part in it."""
+        """The seed of the next query; the architecture decides only which seeds there are."""
         self._query += 1
-        return self._draw((self._call, self._query))
+        return self._draw((self._call, self._query), a)
 
     def next_call(self) -> None:
         """A call is recorded."""

@@ -39,7 +39,11 @@ class Entry:
 
 
 class Table(Protocol):
-    """Read-only results of trainings. It has no test accessor, keeps no clock, and draws nothing."""
+    """Read-only results of trainings. It has no test accessor, keeps no clock, and draws nothing.
+
+    `fidelities` are, per pipeline, the fidelities below full that were trained, as `Fidelity.text` names them: all
+    but the epochs, of which every recorded one can be looked up at any of them.
+    """
 
     name: str
     digest: str
@@ -48,13 +52,16 @@ class Table(Protocol):
     coverage: str
     clock: Unit
     pipelines: Mapping[str, Pipeline]
+    fidelities: Mapping[str, tuple[str, ...]]
     seeds: tuple[int, ...]
 
     def lookup(self, a: Architecture, *, pipeline: str, seed: int, fidelity: Fidelity) -> Entry:
         """The training of `a` under one pipeline with one training seed, up to a fidelity.
 
+        At `fidelity.text` the table has a training of its own; of that, `fidelity.epochs` takes the first epochs.
+
         Raises:
-            MissingEntry: No such training is recorded; the message names the field.
+            MissingEntry: No such training is recorded; the message names the field and what there is.
         """
         ...
 

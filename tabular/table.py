@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from math import inf
 from pathlib import Path
@@ -13,14 +14,15 @@ import numpy as np
 
 from ..methods import registry
 from ..protocols import Architecture, Entry, Fidelity, Json, MissingEntry, Pipeline, SearchSpace, Task, Unit
-from .format import IDENTITY, MISSING, SCHEMA, digest, median_cost, sha256
+from .format import digest, median_cost, sha256
+from .manifest import IDENTITY, MISSING, SCHEMA, present, recorded
 
 EMBEDDED = Path(__file__).parent / "data"
 """The tables that come with the package."""
 
 
 class _Recorded(NamedTuple):
-    """Everything under one pipeline; `stop` maps an epoch to the length of the curve up to it."""
+    """Everything under one pipeline and fidelity; `stop` maps an epoch to the length of the curve up to it."""
 
     valid: np.ndarray
     train: np.ndarray | None
@@ -58,8 +60,15 @@ class MappedTable:
         self._arrays = {p.removesuffix(".npy"): _map(folder / p) for p in manifest["files"] if "/" not in p}
         self._counts = self.task.metric == "accuracy"
         self._examples: Mapping[str, int] = manifest["examples"]
-        self._recorded = {p: _recorded(self._arrays, p, epochs) for p, epochs in manifest["epochs"].items()}
+        self.fidelities: Mapping[str, tuple[str, ...]] = {
+            p: tuple(manifest.get("fidelities", {}).get(p, ())) for p in self.pipelines
+        }
+        everything = {p: {n: _recorded(self._arrays, n, e) for n, e in recorded(manifest, p).items()}
+                      for p in self.pipelines}  # fmt: skip
+        self._recorded = {p: found.pop(p) for p, found in everything.items()}
+        self._lower = {name: found for lower in everything.values() for name, found in lower.items()}
         self._index = self._rows()
+        self._present: dict[str, np.ndarray] = {}
 
     def row(self, a: Architecture) -> int:
         """The row of an architecture; MissingEntry where the table has none."""
@@ -87,17 +96,15 @@ class MappedTable:
         """See `protocols.Table`."""
         try:
             recorded, row, place = self._recorded[pipeline], self.row(a), self._seed[seed]
+            if (fidelity.data, fidelity.resolution, fidelity.width, fidelity.depth) != (1.0, 1.0, 1.0, 1.0):
+                recorded = self._lower[f"{pipeline}@{fidelity.text}"]
             stop = recorded.stop[fidelity.epochs]
         except (KeyError, MissingEntry):
             raise MissingEntry(self._why_missing(a, pipeline, seed, fidelity)) from None
-        if (fidelity.data, fidelity.resolution, fidelity.width, fidelity.depth) != (1.0, 1.0, 1.0, 1.0):
-            raise MissingEntry(f"fidelity: the table {self.name!r} has no axis but epochs")
         valid, train = recorded.valid[row, place, :stop], recorded.train
         last = valid.item(-1)
         if last == MISSING if self._counts else last != last:
-            raise MissingEntry(
-                f"architecture: {self.space.text(a)} has no training with seed {seed} under {pipeline!r}"
-            )
+            raise MissingEntry(self._no_training(a, pipeline, seed, fidelity))
         train = None if train is None else train[row, place, :stop]
         if self._counts:
             valid = valid / self._examples["valid"]
@@ -107,14 +114,68 @@ class MappedTable:
         return Entry(epochs, train, valid, spent)
 
     def _why_missing(self, a: Architecture, pipeline: str, seed: int, fidelity: Fidelity) -> str:
-        for field, value, allowed in (
-            ("pipeline", pipeline, self.pipelines),
-            ("seed", seed, self._seed),
-            ("fidelity.epochs", fidelity.epochs, self._recorded[pipeline].stop if pipeline in self._recorded else ()),
-        ):
+        for field, value, allowed in (("pipeline", pipeline, self.pipelines), ("seed", seed, self._seed)):
             if value not in allowed:
                 return f"{field}: the table {self.name!r} has {', '.join(map(str, allowed))}, not {value}"
+        texts, asked = self.fidelities[pipeline], fidelity.text
+        if asked and not texts:
+            return f"fidelity: the table {self.name!r} has no axis but epochs under {pipeline!r}, not {asked}"
+        if asked and asked not in texts:
+            return f"fidelity: the table {self.name!r} has {', '.join(texts)} under {pipeline!r}, not {asked}"
+        allowed = (self._lower[f"{pipeline}@{asked}"] if asked else self._recorded[pipeline]).stop
+        if fidelity.epochs not in allowed:
+            epochs = ", ".join(map(str, allowed))
+            return f"fidelity.epochs: the table {self.name!r} has {epochs}, not {fidelity.epochs}"
         return f"architecture: {a} is not in the table {self.name!r}"
+
+    def _no_training(self, a: Architecture, pipeline: str, seed: int, fidelity: Fidelity) -> str:
+        at = f" at {fidelity.text}" if fidelity.text else ""
+        seeds = self.recorded_seeds(a, pipeline, fidelity.text)
+        recorded = f"recorded: {', '.join(map(str, seeds)) or 'none'}"
+        return f"architecture: {self.space.text(a)} has no training with seed {seed} under {pipeline!r}{at}; {recorded}"
+
+    def present(self, pipeline: str, fidelity: str = "") -> np.ndarray:
+        """Which trainings were recorded to their last epoch, bool (rows, seeds); `fidelity` is a `Fidelity.text`."""
+        name = f"{pipeline}@{fidelity}" if fidelity else pipeline
+        if name not in self._present:
+            there = present(self.array(f"valid.{name}")[:, :, -1])
+            there.setflags(write=False)
+            self._present[name] = there
+        return self._present[name]
+
+    def recorded_seeds(self, a: Architecture, pipeline: str, fidelity: str = "") -> tuple[int, ...]:
+        """The training seeds of an architecture whose trainings were recorded to the last epoch; may be none."""
+        there = self.present(pipeline, fidelity)[self.row(a)].tolist()
+        return tuple(s for s, recorded in zip(self.seeds, there, strict=True) if recorded)
+
+    def members(self) -> np.ndarray:
+        """The row of every member of a complete table's space, in order, int64; of a sample, of what it lists.
+
+        Where rows are merged, several members may have one row, and rows that no look-up reaches have no member. A
+        member whose representative is not in the space has no row and is left out.
+        """
+        if self.coverage != "complete" or self._manifest["canonical"] is None:
+            return np.arange(len(self._recorded[next(iter(self.pipelines))].valid))
+        found = []
+        for i in range(self.space.size or 0):
+            with suppress(MissingEntry):
+                found.append(self.row(self.space.at(i)))  # type: ignore[attr-defined]
+        return np.array(found, np.int64)
+
+    def without_training(self, pipeline: str) -> int:
+        """How many architectures of the table, or of its space where it is complete, have no whole training."""
+        there = self.present(pipeline)
+        if there.all() and self._manifest["canonical"] in (None, self.space.levels[0]):
+            return 0
+        members = self.members()
+        size = self.space.size if self.coverage == "complete" else len(members)
+        return int(size or 0) - int(there[members].any(1).sum())
+
+    def diverged(self, pipeline: str) -> int:
+        """How many architectures, counted likewise, have a training that ended in an infinite metric."""
+        if self._counts:
+            return 0
+        return int(np.isinf(self.array(f"valid.{pipeline}")[:, :, -1]).any(1)[self.members()].sum())
 
     def median_cost(self, pipeline: str) -> float:
         """See `protocols.Table`."""

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from math import isfinite
+from dataclasses import asdict, dataclass, field, replace
+from math import inf, isfinite, isnan
 from pathlib import Path
 
 import numpy as np
 
 from ..protocols import Architecture, DataView, Json, Pipeline, Split
 from ..protocols.streams import generator, integer
+from .deviation import LIMIT, Spread, left_out_share, measured, most_outside, scale_name, spread, z_scores
 from .format import complete
 from .sealed import unseal
 from .table import MappedTable, changes, find, read_manifest
-
-NEAREST = 200
-LIMIT = 2.0
-CONFIDENCE = 0.99
-FEWEST_SEEDS = 3
-"""One to leave out, two for a deviation."""
 
 Progress = Callable[[float, float], None]
 
@@ -28,19 +23,23 @@ Progress = Callable[[float, float], None]
 class Retrained:
     """One entry, trained again with a seed that the table has not seen.
 
+    All values are of `Verification.scale`: perplexities are compared by their logarithms.
+
     Attributes:
         architecture: In its space's notation.
         pipeline: Name.
         seed: The fresh training seed.
-        mean: Recorded test metric, mean over the table's seeds.
+        n: Seeds that the table recorded.
+        mean: Recorded test metric, mean over these seeds.
         sd: Between seeds, pooled over the entries of nearest mean.
-        test: Test metric of the new training.
-        z: (test - mean) / (sd * sqrt(1 + 1/n)), for n recorded seeds.
+        test: Test metric of the new training; infinite if it diverged.
+        z: (test - mean) / (sd * sqrt(1 + 1/n)).
     """
 
     architecture: str
     pipeline: str
     seed: int
+    n: int
     mean: float
     sd: float
     test: float
@@ -55,7 +54,9 @@ class Verification:
         table: Folder.
         passed: Whether everything fits.
         problems: Files that differ, and what does not fit the manifest; one line each.
+        trainings: How many at full fidelity are `recorded`, `missing`, and `diverged` (recorded, but infinite).
         entries: Those that were trained again, in the order drawn.
+        scale: What is compared: the metric, or its logarithm.
         share: Of |z| > 2 among the table's own seeds, each left out in turn.
         allowed: Largest number of entries with |z| > 2 that passes: the 99 % binomial quantile at `share`.
     """
@@ -63,7 +64,9 @@ class Verification:
     table: str
     passed: bool
     problems: tuple[str, ...] = ()
+    trainings: Mapping[str, int] = field(default_factory=dict)
     entries: tuple[Retrained, ...] = ()
+    scale: str = ""
     share: float = 0.0
     allowed: int = 0
 
@@ -80,22 +83,26 @@ class Verification:
         """For people, one line per finding, the verdict last."""
         if self.problems:
             return [*self.problems, f"{self.table}: failed"]
-        lines = ["hashes and schema: correct"]
+        counts = ", ".join(f"{n} {what}" for what, n in self.trainings.items() if n or what == "recorded")
+        lines = ["hashes and schema: correct", f"trainings: {counts}"]
         if self.entries:
             lines.append(
                 f"retrained {len(self.entries)} entries: {self.outside} with |z| > {LIMIT:g}, at most {self.allowed} "
                 f"allowed ({self.share:.1%} of the table's own seeds, each left out in turn)"
             )
             lines += [
-                f"  z {e.z:+.2f}  {e.architecture}  {e.pipeline}  seed {e.seed}: "
-                f"test {e.test:.4f}, recorded {e.mean:.4f} (sd between seeds {e.sd:.4f})"
+                f"  z {e.z:+.2f}  {e.architecture}  {e.pipeline}  seed {e.seed}: test {self.scale} {e.test:.4f}, "
+                f"recorded {e.mean:.4f} (mean of {e.n}, sd between seeds {e.sd:.4f})"
                 for e in self.worst()
             ]
         return [*lines, f"{self.table}: {'passed' if self.passed else 'failed'}"]
 
     def to_dict(self) -> dict[str, Json]:
-        """As JSON values; an infinite z is None."""
-        entries = [{**asdict(e), "z": e.z if isfinite(e.z) else None} for e in self.entries]
+        """As JSON values; an infinite number is None."""
+        entries = [
+            {k: v if not isinstance(v, float) or isfinite(v) else None for k, v in asdict(e).items()}
+            for e in self.entries
+        ]
         return {**asdict(self), "entries": entries, "outside": self.outside}
 
 
@@ -109,11 +116,13 @@ def verify(
 ) -> Verification:
     """Check the hashes and the schema of a table, and train some of its entries again.
 
-    Entries are drawn uniformly over (architecture, pipeline) and trained one at a time by the reference
-    trainer, on one thread, with seeds that the table does not have. A new test value is compared with the
-    recorded ones by z = (x - mean) / (sd * sqrt(1 + 1/n)), where sd is pooled over the 200 entries of nearest
-    mean. Seeds of bad networks scatter more widely than a normal distribution, so the number of |z| > 2 is held
-    against what the table's own seeds show, not against 4.6 %. Opens the sealed test values, on purpose.
+    Entries are drawn uniformly over the (architecture, pipeline) that the table has a training of, and trained at full
+    fidelity, one at a time, by the reference trainer, on one thread, with seeds that the table does not have. A new
+    test value is compared with the recorded ones, however many there are, by z = (x - mean) / (sd * sqrt(1 + 1/n)),
+    where sd is pooled over the 200 entries of nearest mean; perplexities by their logarithms, the losses. Seeds of bad
+    networks scatter more widely than a normal distribution, so the number of |z| > 2 is held against what the table's
+    own seeds show, not against 4.6 %. Entries of which a recorded training diverged are not drawn. Opens the sealed
+    test values, on purpose.
 
     Args:
         table_folder: Folder of a table, or the name of an embedded one.
@@ -124,23 +133,34 @@ def verify(
 
     Raises:
         ValueError: There is no table; or its entries cannot be trained again: a pipeline or data set that is not
-            registered under the same digest, fewer than three seeds, more entries asked for than there are.
+            registered under the same digest, a single seed each, more entries asked for than there are.
     """
     folder = find(table_folder)
     if problems := _problems(folder):
         return Verification(str(folder), False, tuple(problems))
-    if not retrain:
-        return Verification(str(folder), True)
     table = MappedTable(folder)
-    pipelines, view, test = _trainable(table, data_root)
-    values = {p: unseal(table, p) for p in pipelines}
-    share = _left_out_share(values)
-    entries = tuple(_retrain(table, pipelines, view, test, values, retrain, seed, progress))
-    from scipy.stats import binom
-
-    allowed = int(binom.ppf(CONFIDENCE, retrain, share)) if share else 0
-    outside = sum(abs(e.z) > LIMIT for e in entries)
-    return Verification(str(folder), outside <= allowed, (), entries, share, allowed)
+    if not retrain:
+        return Verification(str(folder), True, (), _trainings(table))
+    pipelines = _pipelines(table)
+    view, test = _data(table, data_root)
+    values = {p: measured(unseal(table, p), table.task.metric) for p in pipelines}
+    unreached = np.setdiff1d(np.arange(len(next(iter(values.values())))), table.members())
+    for v in values.values():
+        v[unreached] = np.nan  # rows that others stand for, where rows are merged
+    spreads = {p: spread(v) for p, v in values.items()}
+    entries: list[Retrained] = []
+    drawn = _draw(table, spreads, retrain, seed)
+    if progress:
+        progress(0, retrain)
+    for p, row in drawn:
+        entries.append(_retrain(table, pipelines[p], row, spreads[p], view, test, seed))
+        if progress:
+            progress(len(entries), retrain)
+    share = left_out_share(values.values())
+    allowed = most_outside(retrain, share)
+    passed = sum(abs(e.z) > LIMIT for e in entries) <= allowed
+    scale = scale_name(table.task.metric)
+    return Verification(str(folder), passed, (), _trainings(table), tuple(entries), scale, share, allowed)
 
 
 def _problems(folder: Path) -> list[str]:
@@ -161,117 +181,86 @@ def _problems(folder: Path) -> list[str]:
     return []
 
 
-def _trainable(table: MappedTable, data_root: Path | None) -> tuple[dict[str, Pipeline], DataView, Split]:
-    from ..protocols.training import DATASETS, PIPELINES, load, load_test
+def _trainings(table: MappedTable) -> dict[str, int]:
+    counts = dict.fromkeys(("recorded", "missing", "diverged"), 0)
+    rows = np.unique(table.members())
+    for p in table.pipelines:
+        last = table.array(f"valid.{p}")[rows, :, -1]
+        there = table.present(p)[rows]
+        counts["recorded"] += int(there.sum())
+        counts["missing"] += int((~there).sum())
+        counts["diverged"] += 0 if table.task.metric == "accuracy" else int(np.isinf(last).sum())
+    return counts
+
+
+def _pipelines(table: MappedTable) -> dict[str, Pipeline]:
+    """The registered pipelines of the table, under the digests that it was trained with."""
+    from ..protocols.training import PIPELINES
 
     for name, pipeline in table.pipelines.items():
-        if name not in PIPELINES or PIPELINES[name].digest != pipeline.digest:
+        stated = table.manifest["pipelines"][name].get("digest", pipeline.digest)
+        if name not in PIPELINES:
+            raise ValueError(f"pipeline: the table {table.name!r} cannot be trained again: {name!r} is not registered")
+        if not PIPELINES[name].digest == pipeline.digest == stated:
             raise ValueError(
-                f"pipeline: {name!r} of the table {table.name!r} is not registered, so it cannot be trained again"
+                f"pipeline: the table {table.name!r} cannot be trained again: {name!r} is registered with the digest "
+                f"{PIPELINES[name].digest[:12]}, the table was trained with {stated[:12]}"
             )
-    if table.task.name not in DATASETS:
-        raise ValueError(
-            f"data: {table.task.name!r} of the table {table.name!r} is not registered, so it cannot be trained again"
-        )
-    view = load(table.task.name, data_root)
+    return {p: PIPELINES[p] for p in table.pipelines}
+
+
+def _data(table: MappedTable, data_root: Path | None) -> tuple[DataView, Split]:
+    from ..protocols.training import DATASETS, load, load_test
+
+    name = table.task.name
+    if ("text:PATH" if name.startswith("text:") else name) not in DATASETS:
+        raise ValueError(f"data: the table {table.name!r} cannot be trained again: {name!r} is not registered")
+    view = load(name, data_root)
     if view.task.digest != table.task.digest:
-        raise ValueError(f"data: {table.task.name!r} differs from what the table {table.name!r} was trained on")
-    if len(table.seeds) < FEWEST_SEEDS:
-        raise ValueError(f"seeds: the table {table.name!r} has {len(table.seeds)}; retraining needs {FEWEST_SEEDS}")
-    return {p: PIPELINES[p] for p in table.pipelines}, view, load_test(table.task.name, data_root)
+        raise ValueError(
+            f"data: the table {table.name!r} cannot be trained again: {name!r} has the digest "
+            f"{view.task.digest[:12]} here, the table was trained on {table.task.digest[:12]}"
+        )
+    return view, load_test(name, data_root)
 
 
-def _spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of values (rows, seeds): seeds present, mean, and the deviation pooled over the rows of nearest mean.
-
-    Rows with fewer than two values have neither mean nor deviation (NaN).
-    """
-    present = ~np.isnan(values)
-    n = present.sum(1)
-    usable = np.flatnonzero(n >= 2)
-    mean, sd = np.full((2, len(values)), np.nan)
-    kept = np.where(present, values, 0.0)[usable]
-    mean[usable] = kept.sum(1) / n[usable]
-    squares = np.where(present[usable], (kept - mean[usable, None]) ** 2, 0.0).sum(1)
-    order = np.argsort(mean[usable], kind="stable")
-    size = min(NEAREST, len(usable))
-    start = _windows(mean[usable][order], size)
-    sums = (np.concatenate([[0.0], np.cumsum(x[order])]) for x in (squares, n[usable] - 1.0))
-    squared, freedom = (s[start + size] - s[start] for s in sums)
-    # A running sum cancels to a little below or above zero where all values are equal.
-    squared = np.where(squared > 1e-12, squared, 0.0)
-    sd[usable[order]] = np.sqrt(squared / freedom)
-    return n, mean, sd
-
-
-def _windows(ordered: np.ndarray, size: int) -> np.ndarray:
-    """Where the `size` consecutive values nearest to each of the ascending values start."""
-    starts, start = np.zeros(len(ordered), np.int64), 0
-    for i, x in enumerate(ordered):
-        while start + size < len(ordered) and ordered[start + size] - x < x - ordered[start]:
-            start += 1
-        starts[i] = start
-    return starts
-
-
-def _z(x: np.ndarray, n: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
-    """Infinite where entries that never varied now differ."""
-    off = x - mean
-    scale = sd * np.sqrt(1 + 1 / n)
-    z = np.where(np.abs(off) < 1e-12, 0.0, np.copysign(np.inf, off))
-    np.divide(off, scale, out=z, where=scale > 0)
-    return z
-
-
-def _left_out_share(values: Mapping[str, np.ndarray]) -> float:
-    """Share of |z| > 2 when one seed at a time plays the fresh training and the others the table."""
-    outside = total = 0
-    for recorded in values.values():
-        for s in range(recorded.shape[1]):
-            n, mean, sd = _spread(np.delete(recorded, s, 1))
-            rows = ~np.isnan(recorded[:, s]) & ~np.isnan(mean)
-            z = _z(recorded[rows, s], n[rows], mean[rows], sd[rows])
-            outside += int((np.abs(z) > LIMIT).sum())
-            total += len(z)
-    return outside / total if total else 0.0
-
-
-def _retrain(
-    table: MappedTable,
-    pipelines: Mapping[str, Pipeline],
-    view: DataView,
-    test: Split,
-    values: Mapping[str, np.ndarray],
-    count: int,
-    seed: int,
-    progress: Progress | None,
-) -> list[Retrained]:
-    spread = {p: _spread(v) for p, v in values.items()}
-    known = [(p, int(row)) for p, (n, _, _) in spread.items() for row in np.flatnonzero(n >= FEWEST_SEEDS)]
+def _draw(table: MappedTable, spreads: Mapping[str, Spread], count: int, seed: int) -> list[tuple[str, int]]:
+    """Pipelines and rows, uniformly over those that have something to compare with."""
+    if all(np.isnan(found.sd).all() for found in spreads.values()):
+        raise ValueError(
+            f"seeds: the table {table.name!r} cannot be trained again: none of its entries has the two seeds that a "
+            "deviation takes"
+        )
+    known = [(p, row) for p, found in spreads.items() for row in np.flatnonzero(~np.isnan(found.sd)).tolist()]
     if count > len(known):
         raise ValueError(f"retrain: {count} is more than the {len(known)} entries of the table {table.name!r}")
     rng = generator(seed, "verify-entries", table.digest)
-    found = []
-    if progress:
-        progress(0, count)
-    for k in rng.permutation(len(known))[:count].tolist():
-        p, row = known[k]
-        n, mean, sd = (column[row] for column in spread[p])
-        fresh = max(table.seeds) + 1 + integer(seed, "verify-seed", table.digest, p, row) % 2**32
-        text = table.text(row)
-        x = _train(table, table.space.parse(text), pipelines[p], view, test, fresh)
-        z = float(_z(np.array(x), n, mean, sd))
-        found.append(Retrained(text, p, fresh, float(mean), float(sd), x, z))
-        if progress:
-            progress(len(found), count)
-    return found
+    return [known[k] for k in rng.permutation(len(known))[:count].tolist()]
+
+
+def _retrain(
+    table: MappedTable, pipeline: Pipeline, row: int, found: Spread, view: DataView, test: Split, seed: int
+) -> Retrained:
+    name, text = pipeline.name, table.text(row)
+    fresh = max(table.seeds) + 1 + integer(seed, "verify-seed", table.digest, name, row) % 2**32
+    x = measured(np.array(_train(table, table.space.parse(text), pipeline, view, test, fresh)), table.task.metric)
+    n, mean, sd = (column[row] for column in found)
+    z = z_scores(x, n, mean, sd)
+    return Retrained(text, name, fresh, int(n), float(mean), float(sd), float(x), float(z))
 
 
 def _train(table: MappedTable, a: Architecture, pipeline: Pipeline, view: DataView, test: Split, seed: int) -> float:
-    """Test accuracy of one training from scratch, by the reference trainer."""
-    from ..protocols.training import fit_from_seed, one_thread
+    """Test metric of one training from scratch to the table's last epoch, by the reference trainer."""
+    from ..protocols.training import fit_from_seed, objective_of, one_thread, pipeline_for
 
-    pipeline = replace(pipeline, **table.space.training(a))
+    overrides = table.space.training(a)
+    pipeline = replace(pipeline_for(pipeline.name, overrides), **overrides)
+    last = min(table.manifest["epochs"][pipeline.name][-1], pipeline.epochs)
+    objective = objective_of(view.task)
     with one_thread():
-        _, correct = fit_from_seed(table.space.build(a, view.task), a, seed, view.train, {"test": test}, pipeline)
-    return float(correct["test"][-1] / len(test))
+        _, totals = fit_from_seed(
+            table.space.build(a, view.task), a, seed, view.train, {"test": test}, pipeline,
+            objective=objective, epochs=last, recorded=[last],
+        )  # fmt: skip
+    x = float(objective.metric(totals["test"], test.y.size)[-1])
+    return (-inf if view.task.higher_is_better else inf) if isnan(x) else x

@@ -12,8 +12,9 @@ import torch
 
 from nasbed.protocols import Pipeline
 from nasbed.tabular import open_table, write_table
+from nasbed.tabular.deviation import left_out_share, spread, windows, z_scores
 from nasbed.tabular.format import digest
-from nasbed.tabular.verify import Verification, _left_out_share, _spread, _windows, _z, verify
+from nasbed.tabular.verify import Verification, verify
 
 Damage = Callable[[np.ndarray], np.ndarray]
 
@@ -111,11 +112,11 @@ def test_a_manifest_that_does_not_fit_its_arrays_is_seen(built: Path, tmp_path: 
     [
         (
             {"pipelines": {"adam": Pipeline("adam", "adam", 0.002, 10, 32)}},
-            "pipeline: 'adam' .* cannot be trained again",
+            "pipeline: the table 'tiny' cannot be trained again: 'adam' is registered with the digest 8cdc74b395b7, ",
         ),
-        ({"pipelines": None}, "pipeline: 'adam' .* cannot be trained again"),
-        ({"task": {"name": "moons"}}, "data: 'moons' .* cannot be trained again"),
-        ({"task": {"digest": "0" * 64}}, "data: 'digits' differs"),
+        ({"pipelines": None}, "pipeline: the table 'tiny' cannot be trained again: 'adam' is registered"),
+        ({"task": {"name": "moons"}}, "data: the table 'tiny' cannot be trained again: 'moons' is not registered"),
+        ({"task": {"digest": "0" * 64}}, "data: .*cannot be trained again: 'digits' has .* trained on 000000"),
     ],
 )
 def test_what_cannot_be_trained_again_is_refused(built: Path, tmp_path: Path, fields: dict, message: str) -> None:
@@ -139,7 +140,7 @@ def test_nearest_means_are_the_nearest() -> None:
     rng = np.random.default_rng(0)
     ordered = np.sort(rng.integers(0, 60, 50) / 7)
     for size in (1, 2, 7, 50):
-        for i, start in enumerate(_windows(ordered, size)):
+        for i, start in enumerate(windows(ordered, size, ordered)):
             distance = np.abs(ordered - ordered[i])
             assert np.allclose(np.sort(distance[start : start + size]), np.sort(distance)[:size])
 
@@ -148,31 +149,32 @@ def test_pooled_deviation_equals_the_plain_formula() -> None:
     values = np.random.default_rng(1).normal(0.8, 0.02, (40, 5))
     values[3, 2] = np.nan
     values[7, 1:] = np.nan
-    n, mean, sd = _spread(values)
+    n, mean, sd = spread(values)
     kept = np.delete(np.arange(40), 7)
     parts = [(np.nanvar(values[i], ddof=1), n[i] - 1) for i in kept]
     assert np.allclose(sd[kept], np.sqrt(sum(v * f for v, f in parts) / sum(f for _, f in parts)))
     assert np.allclose(mean[kept], np.nanmean(values[kept], 1))
-    assert np.isnan(sd[7])
-    assert n[3] == 4
+    assert (n[3], n[7]) == (4, 1)
+    assert mean[7] == values[7, 0]
+    assert sd[7] == sd[0]  # of the others
 
 
 def test_left_out_share_of_normal_seeds_is_the_normal_one() -> None:
     rng = np.random.default_rng(2)
     values = rng.uniform(0.2, 0.9, (2000, 1)) + 0.01 * rng.standard_normal((2000, 5))
-    assert _left_out_share({"a": values}) == pytest.approx(0.0455, abs=0.006)
+    assert left_out_share([values]) == pytest.approx(0.0455, abs=0.006)
     # A tenth of the entries scatters ten times as much: the share is what it is, not the normal one.
     scatter = np.where(rng.random((2000, 1)) < 0.1, 0.1, 0.01)
     mixed = rng.uniform(0.2, 0.9, (2000, 1)) + scatter * rng.standard_normal((2000, 5))
-    assert 0.05 < _left_out_share({"a": mixed}) < 0.1
+    assert 0.05 < left_out_share([mixed]) < 0.1
 
 
 def test_entries_that_never_varied_must_come_out_exactly() -> None:
-    n, mean, sd = _spread(np.full((10, 5), 0.1))
+    n, mean, sd = spread(np.full((10, 5), 0.1))
     assert (sd == 0).all()
-    assert _z(np.full(10, 0.1), n, mean, sd).tolist() == [0.0] * 10
-    assert _z(np.full(10, 0.2), n, mean, sd).tolist() == [np.inf] * 10
-    assert _left_out_share({"a": np.full((10, 5), 0.1)}) == 0.0
+    assert z_scores(np.full(10, 0.1), n, mean, sd).tolist() == [0.0] * 10
+    assert z_scores(np.full(10, 0.2), n, mean, sd).tolist() == [np.inf] * 10
+    assert left_out_share([np.full((10, 5), 0.1)]) == 0.0
 
 
 def test_a_failure_is_the_last_line() -> None:
