@@ -1,0 +1,1 @@
+"""Foreign results as tables: one file per format. Importing this package loads none of them."""
