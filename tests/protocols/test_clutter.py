@@ -146,7 +146,8 @@ def test_only_the_generator_passed_in_is_drawn_from() -> None:
     assert np.array_equal(one, two)
     assert np.array_equal(labels, again)
     assert not np.array_equal(one, other)
-    assert len(set(labels[:10].tolist())) < 10  # in random order, not in turn
+    assert len(set(labels[:10].tolist())) < 10  # in random order: neither in turn
+    assert (np.diff(labels) < 0).any()  # nor sorted
 
 
 @pytest.mark.parametrize(
