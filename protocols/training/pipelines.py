@@ -108,14 +108,18 @@ def check_pipeline(pipeline: Pipeline) -> None:
     rules: tuple[tuple[str, bool, str], ...] = (
         ("optimizer", p.optimizer in ("adam", "sgd"), "adam, sgd"),
         ("learning_rate", 0 < p.learning_rate < inf, "finite numbers > 0"),
-        ("epochs", p.epochs >= 1 and p.epochs == int(p.epochs), "integers >= 1"),
-        ("batch_size", p.batch_size >= 1 and p.batch_size == int(p.batch_size), "integers >= 1"),
+        ("epochs", _whole(p.epochs, 1), "integers >= 1"),
+        ("batch_size", _whole(p.batch_size, 1), "integers >= 1"),
         ("schedule", p.schedule in ("constant", "cosine"), "constant, cosine"),
         ("momentum", 0 <= p.momentum < 1, "numbers in [0, 1)"),
         ("nesterov", not (p.nesterov and sgd) or p.momentum > 0, "False without momentum"),
         ("weight_decay", 0 <= p.weight_decay < inf, "finite numbers >= 0"),
-        ("restart", p.restart == 0 or (cosine and p.restart >= 1), "0, and integers >= 1 with schedule = cosine"),
-        ("restart_factor", p.restart_factor >= 1, "integers >= 1"),
+        (
+            "restart",
+            p.restart == 0 or (cosine and _whole(p.restart, 1)),
+            "0, and integers >= 1 with schedule = cosine",
+        ),
+        ("restart_factor", _whole(p.restart_factor, 1), "integers >= 1"),
         (
             "final_learning_rate",
             p.final_learning_rate == 0 or (cosine and 0 < p.final_learning_rate <= p.learning_rate),
@@ -124,7 +128,7 @@ def check_pipeline(pipeline: Pipeline) -> None:
         ("label_smoothing", 0 <= p.label_smoothing < 1, "numbers in [0, 1)"),
         ("dropout", 0 <= p.dropout < 1, "numbers in [0, 1)"),
         ("drop_path", 0 <= p.drop_path < 1, "numbers in [0, 1)"),
-        ("cutout", p.cutout >= 0 and p.cutout == int(p.cutout), "integers >= 0"),
+        ("cutout", _whole(p.cutout, 0), "integers >= 0"),
         ("mixup", 0 <= p.mixup < inf, "finite numbers >= 0"),
         ("cutmix", 0 <= p.cutmix < inf and not (p.cutmix and p.mixup), "finite numbers >= 0, and 0 with mixup > 0"),
         ("policy", p.policy in ("", "auto_augment", "trivial_augment"), "'', 'auto_augment', 'trivial_augment'"),
@@ -132,6 +136,10 @@ def check_pipeline(pipeline: Pipeline) -> None:
     for field, fine, allowed in rules:
         if not fine:
             raise ValueError(f"pipeline.{field}: {getattr(p, field)!r} of {p.name!r}; allowed: {allowed}")
+
+
+def _whole(value: float, least: int) -> bool:
+    return value >= least and value % 1 == 0
 
 
 def pipeline_for(name: str | None, genes: Mapping[str, Json]) -> Pipeline:
