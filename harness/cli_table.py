@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from . import cli_import
+from .cli_info import Name, describe, info
 from .console import FAILED, OK, Json, Verbs, print_json, progress, remark, say, usage
 
 app = typer.Typer(
@@ -19,7 +21,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Name = Annotated[str, typer.Argument(help="Name of an embedded table, or a folder.")]
+app.add_typer(cli_import.app, name="import")
+
 Root = Annotated[Path | None, typer.Option("--data-root", help="Folder of data sets that are not embedded.")]
 
 
@@ -30,72 +33,14 @@ def list_tables(as_json: Json = False) -> None:
 
     tables = {name: open_table(name) for name in embedded()}
     if as_json:
-        print_json({n: _facts(t) for n, t in tables.items()})
+        print_json({n: describe(t) for n, t in tables.items()})
         return
     for name, table in tables.items():
         size = f"{table.space.size} architectures x {len(table.seeds)} seeds"
         say(f"{name}: {table.coverage}, {size}, pipelines {', '.join(table.pipelines)}")
 
 
-@app.command(epilog="Example: nasbed table info mlp-digits")
-def info(name: Name, as_json: Json = False) -> None:
-    """What a table holds; validation values only, test values stay sealed."""
-    import numpy as np
-
-    from ..tabular import open_table
-    from ..tabular.format import MISSING
-
-    with usage():
-        table = open_table(name)
-    facts = _facts(table)
-    for pipeline in table.pipelines:
-        last = table.array(f"valid.{pipeline}")[:, :, -1]
-        if table.task.metric == "accuracy":
-            last = np.where(last == MISSING, np.nan, last / table.manifest["examples"]["valid"])
-        mean = np.nanmean(last, axis=1)
-        best = int(np.nanargmax(mean) if table.task.higher_is_better else np.nanargmin(mean))
-        facts[f"validation {table.task.metric}, {pipeline}"] = {
-            "quantiles 0, 25, 50, 75, 100 %": [
-                round(float(q), 4) for q in np.nanquantile(mean, [0, 0.25, 0.5, 0.75, 1])
-            ],
-            "best": table.text(best),
-            "sd between seeds": round(float(np.sqrt(np.nanmean(np.nanvar(last, axis=1, ddof=1)))), 4)
-            if len(table.seeds) > 1
-            else None,
-            "median cost of a full training": f"{table.median_cost(pipeline):.6g} {table.clock}",
-        }
-    if as_json:
-        print_json(facts)
-        return
-    for key, value in facts.items():
-        if isinstance(value, dict):
-            say(f"{key}:")
-            for k, v in value.items():
-                say(f"  {k}: {v}")
-        else:
-            say(f"{key}: {value}")
-
-
-def _facts(table: Any) -> dict[str, Any]:
-    manifest = table.manifest
-    return {
-        "name": table.name,
-        "version": manifest["version"],
-        "summary": manifest.get("summary", ""),
-        "space": table.space.name,
-        "architectures": table.space.size if table.coverage == "complete" else len(manifest["architectures"]),
-        "coverage": table.coverage,
-        "data": table.task.name,
-        "examples": manifest["examples"],
-        "pipelines": {n: f"{p.epochs} epochs, digest {p.digest[:12]}" for n, p in table.pipelines.items()},
-        "training seeds": len(table.seeds),
-        "clock": table.clock,
-        "pilot": manifest.get("pilot"),
-        "trained": manifest.get("trained"),
-        "licence": manifest.get("licence", ""),
-        "citation": manifest.get("citation", ""),
-        "digest": table.digest,
-    }
+app.command(epilog="Example: nasbed table info mlp-digits --figures pictures")(info)
 
 
 @app.command(epilog="Example: nasbed table verify mlp-digits --retrain 20")

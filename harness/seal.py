@@ -9,15 +9,8 @@ import numpy as np
 
 from ..protocols import FULL, Architecture, Incumbent, Json, SearchSpace, Setting
 from ..tabular import MappedTable
+from ..tabular.facts import quality
 from ..tabular.sealed import unseal, unseal_fgsm
-
-
-def quality(values: np.ndarray) -> np.ndarray:
-    """Mean over the training seeds that are there, (rows,): what a report calls f(a)."""
-    present = ~np.isnan(values)
-    total = np.where(present, values, 0.0).sum(1)
-    means: np.ndarray = np.divide(total, present.sum(1), out=np.full(len(total), np.nan), where=present.any(1))
-    return means
 
 
 def reveal(table: MappedTable, pipeline: str, incumbents: Sequence[Incumbent]) -> dict[str, Json]:

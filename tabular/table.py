@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from math import inf
@@ -69,6 +69,7 @@ class MappedTable:
         self._lower = {name: found for lower in everything.values() for name, found in lower.items()}
         self._index = self._rows()
         self._present: dict[str, np.ndarray] = {}
+        self._members: np.ndarray | None = None
 
     def row(self, a: Architecture) -> int:
         """The row of an architecture; MissingEntry where the table has none."""
@@ -154,13 +155,16 @@ class MappedTable:
         Where rows are merged, several members may have one row, and rows that no look-up reaches have no member. A
         member whose representative is not in the space has no row and is left out.
         """
-        if self.coverage != "complete" or self._manifest["canonical"] is None:
-            return np.arange(len(self._recorded[next(iter(self.pipelines))].valid))
-        found = []
-        for i in range(self.space.size or 0):
-            with suppress(MissingEntry):
-                found.append(self.row(self.space.at(i)))  # type: ignore[attr-defined]
-        return np.array(found, np.int64)
+        if self._members is None:
+            found: Iterable[int] = range(len(self._recorded[next(iter(self.pipelines))].valid))
+            if self.coverage == "complete" and self._manifest["canonical"] is not None:
+                found = []
+                for i in range(self.space.size or 0):
+                    with suppress(MissingEntry):
+                        found.append(self.row(self.space.at(i)))  # type: ignore[attr-defined]
+            self._members = np.array(found, np.int64)
+            self._members.setflags(write=False)
+        return self._members
 
     def without_training(self, pipeline: str) -> int:
         """How many architectures of the table, or of its space where it is complete, have no whole training."""
@@ -180,6 +184,13 @@ class MappedTable:
     def median_cost(self, pipeline: str) -> float:
         """See `protocols.Table`."""
         return float(self._manifest["median_cost"][pipeline])
+
+    def architecture(self, row: int) -> Architecture:
+        """The architecture of a row."""
+        if (texts := self._manifest["architectures"]) is not None:
+            return self.space.parse(texts[row])
+        found: Architecture = self.space.at(row)  # type: ignore[attr-defined]
+        return found
 
     def text(self, row: int) -> str:
         """The architecture of a row, in its space's notation."""

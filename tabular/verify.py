@@ -243,7 +243,7 @@ def _retrain(
 ) -> Retrained:
     name, text = pipeline.name, table.text(row)
     fresh = max(table.seeds) + 1 + integer(seed, "verify-seed", table.digest, name, row) % 2**32
-    x = measured(np.array(_train(table, table.space.parse(text), pipeline, view, test, fresh)), table.task.metric)
+    x = measured(np.array(_train(table, table.architecture(row), pipeline, view, test, fresh)), table.task.metric)
     n, mean, sd = (column[row] for column in found)
     z = z_scores(x, n, mean, sd)
     return Retrained(text, name, fresh, int(n), float(mean), float(sd), float(x), float(z))
