@@ -1,184 +1,299 @@
-"""Many multi-layer perceptrons of equal widths at once: batched matrix products, a backward pass by hand.
+"""Many networks at once, each with its own weights, seed, order of examples and augmentation.
 
-Each network keeps its own weights, seed and order of examples, and ends as if it had been trained alone by
-`reference.fit` (tests: float64 whole runs to 1e-9).
+Each ends as if it had been trained alone by `reference.fit_from_seed` (tests: float64 whole runs to 1e-9). How the
+networks are laid out in memory is a `Stack`'s own affair.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
+from torch import nn
 
 from ..architecture import Architecture
-from ..streams import generator, torch_generator
+from ..streams import integer, torch_generator
 from ..task import Pipeline, Split
-from .reference import batches, learning_rate, make_optimizer, materialise
+from .active import check_ingredients
+from .descent import learning_rate, make_optimizer
+from .ingredients import Streams, augmented, classifier_of, drop_path_rate, mixes, paths_of, soft, targets
+from .initial import materialise
+from .objectives import CLASSES, Objective
+from .pipelines import check_pipeline
+from .stacked_layers import CONVOLUTIONS, Convolution
 
-Run = tuple[str, slice]
+_AT_ONCE = 1024
+"""Predictions per batch of an evaluation, of all networks together, if that is more than a batch of training."""
 
 
-class _Stack:
-    """K networks: weights (K, in, out) and biases (K, out) per layer, all views of one flat tensor."""
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Random factors of a batch of K networks; None when they are off.
 
-    def __init__(self, networks: Sequence[torch.nn.Module], dtype: torch.dtype) -> None:
-        linear = [[m for m in net.modules() if isinstance(m, torch.nn.Linear)] for net in networks]
-        kinds = [_activations(net) for net in networks]
-        shapes = {tuple(m.weight.shape for m in layers) for layers in linear}
-        if len(shapes) != 1:
-            raise ValueError("stacked training needs networks of equal widths")
-        for layers, activations in zip(linear, kinds, strict=True):
-            if len(activations) != len(layers) - 1 or not set(activations) <= set(_ACTIVATE):
-                raise ValueError(
-                    f"stacked training knows linear layers, each but the last with one of {set(_ACTIVATE)}"
-                )
-        self.sizes = [(m.in_features, m.out_features) for m in linear[0]]
-        self.runs = [_runs([k[i] for k in kinds]) for i in range(len(self.sizes) - 1)]
-        total = sum((n + 1) * m for n, m in self.sizes) * len(networks)
-        self.flat, self.flat_grad = (torch.zeros(total, dtype=dtype) for _ in range(2))
-        self.weights, self.biases = self._views(self.flat, len(networks))
-        self.weight_grads, self.bias_grads = self._views(self.flat_grad, len(networks))
-        with torch.no_grad():
-            for k, layers in enumerate(linear):
-                for weight, bias, layer in zip(self.weights, self.biases, layers, strict=True):
-                    weight[k].copy_(layer.weight.T)
-                    bias[k].copy_(layer.bias)
+    Attributes:
+        paths: (K, P, batch): the output of path p is multiplied by it, 0 where the path is dropped. P is the largest
+            number of paths; rows beyond a network's own mean nothing.
+        units: (K, batch, features): inputs of the classifier are multiplied by it.
+    """
 
-    def _views(self, flat: torch.Tensor, k: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        parts = torch.split(flat, [size * k for n, m in self.sizes for size in (n * m, m)])
-        weights = [p.view(k, n, m) for p, (n, m) in zip(parts[0::2], self.sizes, strict=True)]
-        return weights, [p.view(k, m) for p, (_, m) in zip(parts[1::2], self.sizes, strict=True)]
+    paths: torch.Tensor | None = None
+    units: torch.Tensor | None = None
 
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Layer outputs for x (K, batch, in): hidden activations, then logits (K, batch, classes)."""
-        outputs = []
-        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = torch.baddbmm(bias[:, None], x, weight)
-            for kind, run in self.runs[i] if i < len(self.runs) else ():
-                _ACTIVATE[kind](x[run])
-            outputs.append(x)
-        return outputs
 
-    def backward(self, x: torch.Tensor, outputs: list[torch.Tensor], gradient: torch.Tensor) -> None:
-        """Fill the gradients, given that of the loss with respect to the logits; it is overwritten."""
-        for i in reversed(range(len(self.weights))):
-            inputs = outputs[i - 1] if i else x
-            torch.bmm(inputs.transpose(1, 2), gradient, out=self.weight_grads[i])
-            torch.sum(gradient, 1, out=self.bias_grads[i])
-            if i:
-                gradient = torch.bmm(gradient, self.weights[i].transpose(1, 2))
-                for kind, run in self.runs[i - 1]:
-                    _SLOPE[kind](gradient[run], inputs[run])
+class Stack(Protocol):
+    """K networks that compute together.
+
+    Attributes:
+        parameters: What the optimizer steps over, element by element; `gradients` fills their `.grad`.
+    """
+
+    parameters: Sequence[torch.Tensor]
+
+    def gradients(self, x: torch.Tensor, y: torch.Tensor, noise: Batch, objective: Objective) -> torch.Tensor:
+        """Fill `.grad` with each network's own gradient of its own mean loss over a batch, in training mode.
+
+        Args:
+            x: (K, batch, *shape), of the networks' dtype, or int64 tokens.
+            y: (K, batch, ...), or distributions over classes (K, batch, ..., classes).
+            noise: Of this batch.
+            objective: Loss and metric.
+
+        Returns:
+            (K,): what the metric adds up, of each network; for distributions, on their most probable classes.
+        """
+        ...
+
+    def totals(self, x: torch.Tensor, y: torch.Tensor, objective: Objective) -> torch.Tensor:
+        """What the metric adds up over one batch for all, x (batch, *shape), in evaluation mode: (K,)."""
+        ...
+
+    def state(self, k: int) -> dict[str, torch.Tensor]:
+        """Copy of the k-th network's state, names and shapes as in its own `state_dict`."""
+        ...
+
+
+def stack_of(
+    networks: Sequence[nn.Module],
+    noise_seeds: Sequence[int],
+    pipeline: Pipeline,
+    *,
+    dtype: torch.dtype = torch.float32,
+    convolution: Convolution = "rule",
+) -> Stack:
+    """The stack for networks: their own class's, that of perceptrons, or one that traces them.
+
+    Args:
+        networks: With their initial weights, on the device to compute on. A class may have a class method
+            `stacked(networks, noise_seeds, dtype) -> Stack`.
+        noise_seeds: Of each network's own dropout.
+        pipeline: Says whether paths and inputs of the classifier are dropped.
+        dtype: Of the arithmetic.
+        convolution: See `stacked_layers`.
+
+    Raises:
+        ValueError: The networks cannot be stacked; one line.
+    """
+    own = getattr(type(networks[0]), "stacked", None)
+    if own is not None:
+        made: Stack = own(networks, noise_seeds, dtype)
+        return made
+    if all(isinstance(m, _PERCEPTRON) for m in networks[0].modules()):
+        from .perceptrons import Perceptrons
+
+        return Perceptrons(networks, noise_seeds, dtype)
+    from .cuda import captured
+    from .lockstep import Lockstep
+
+    return captured(Lockstep(networks, pipeline, convolution))
 
 
 def fit_stacked(
-    networks: Mapping[tuple[Architecture, int], torch.nn.Module],
+    networks: Mapping[tuple[Architecture, int], nn.Module],
     train: Split,
     evaluate: Mapping[str, Split],
     pipeline: Pipeline,
     *,
+    objective: Objective = CLASSES,
     dtype: torch.dtype = torch.float32,
-) -> tuple[dict[str, np.ndarray], list[list[torch.Tensor]]]:
-    """Train K networks side by side.
+    device: str = "cpu",
+    recorded: Sequence[int] | None = None,
+    convolution: Convolution = "rule",
+) -> tuple[dict[str, np.ndarray], list[dict[str, torch.Tensor]]]:
+    """Train K networks side by side, all random numbers from the same streams as `reference.fit_from_seed`.
 
     Args:
-        networks: On the meta device, by (architecture, training seed); equal widths, no dropout.
-        train: Training examples, flattened on the way in.
-        evaluate: Splits to evaluate after each epoch, by name.
-        pipeline: How to train.
+        networks: On the meta device, by (architecture, training seed).
+        train: Training examples.
+        evaluate: Splits to evaluate, by name.
+        pipeline: How to train, all networks alike; without `policy` and `shake_shake`.
+        objective: Loss and metric.
         dtype: Of all arithmetic.
+        device: A torch device. On CUDA the arithmetic is deterministic (see `cuda`); not tested there.
+        recorded: Epochs, from 1 and ascending, after which to evaluate; None for all.
+        convolution: How convolutions are computed; see `stacked_layers`.
 
     Returns:
-        Correct predictions, int64 (K, epochs), for "train" and each name in `evaluate`, in the order of
-        `networks`; and the final parameters of each network, in torch's layout.
+        Totals (K, recorded epochs), in the order of `networks`, for "train" and each name in `evaluate`: correct
+        predictions, int64, or summed losses, float64; no "train" where the pipeline mixes examples. And the final
+        state of each network, as `state_dict` on the CPU.
+
+    Raises:
+        ValueError: The networks cannot be stacked, or the pipeline cannot act on them; one line.
     """
-    # Sorting by activation makes each of them work on few, contiguous runs of networks.
-    keys = list(networks)
-    order = sorted(range(len(keys)), key=lambda k: _activations(networks[keys[k]]))
-    chosen = [keys[k] for k in order]
-    stack = _Stack([materialise(networks[k], torch_generator(k[1], "init", k[0]), dtype=dtype) for k in chosen], dtype)
-    orders = [generator(seed, "data-order", a) for a, seed in chosen]
-    flat = torch.nn.Parameter(stack.flat)
-    flat.grad = stack.flat_grad
-    optimizer = make_optimizer([flat], pipeline)
-    data = {k: _tensors(s, dtype) for k, s in {"train": train, **evaluate}.items()}
-    correct = {name: np.zeros((len(keys), pipeline.epochs), np.int64) for name in data}
-    with torch.no_grad():
+    from .cuda import deterministic
+
+    _check(pipeline, networks, train, convolution)
+    shown = range(1, pipeline.epochs + 1) if recorded is None else recorded
+    if not set(shown) <= set(range(1, pipeline.epochs + 1)) or sorted(set(shown)) != list(shown):
+        raise ValueError(f"recorded: {list(shown)} are not ascending epochs of 1 to {pipeline.epochs}, each once")
+    with deterministic(device):
+        made = [materialise(n, torch_generator(s, "init", a), dtype=dtype) for (a, s), n in networks.items()]
+        seeds = [integer(s, "network-noise", a) for a, s in networks]
+        examples = _Examples(made, networks, train, pipeline, dtype, device)
+        stack = stack_of([n.to(device) for n in made], seeds, pipeline, dtype=dtype, convolution=convolution)
+        optimizer = make_optimizer(list(stack.parameters), pipeline)
+        data = {name: _tensors(split, dtype, device) for name, split in evaluate.items()}
+        size = max(pipeline.batch_size, _AT_ONCE // len(networks))
+        totals: dict[str, list[torch.Tensor]] = {name: [] for name in (["train"] * (not mixes(pipeline)) + [*data])}
         for epoch in range(pipeline.epochs):
             optimizer.param_groups[0]["lr"] = learning_rate(pipeline, epoch)
-            correct["train"][order, epoch] = _train_epoch(stack, *data["train"], optimizer, orders, pipeline.batch_size)
-            for name in evaluate:
-                correct[name][order, epoch] = _count(stack, *data[name])
-    parameters: list[list[torch.Tensor]] = [[] for _ in keys]
-    for k, place in enumerate(order):
-        pairs = zip(stack.weights, stack.biases, strict=True)
-        parameters[place] = [t for w, b in pairs for t in (w[k].T.clone(), b[k].clone())]
-    return correct, parameters
+            seen = _train_epoch(stack, examples.batches(epoch), optimizer, objective)
+            for name in totals if epoch + 1 in shown else ():
+                totals[name].append(seen if name == "train" else _totals(stack, *data[name], objective, size))
+        states = [{name: t.cpu() for name, t in stack.state(k).items()} for k in range(len(networks))]
+    return {name: torch.stack(rows, 1).cpu().numpy() for name, rows in totals.items()}, states
+
+
+def losses_and_totals(
+    outputs: torch.Tensor, y: torch.Tensor, objective: Objective
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean loss and what the metric adds up of each network, both (K,).
+
+    Args:
+        outputs: (K, batch, ..., outputs).
+        y: (K, batch, ...), or distributions over classes of the shape of `outputs`.
+        objective: Loss and metric.
+    """
+    soft_targets = y.shape == outputs.shape and y.is_floating_point()
+    hard = y.argmax(-1) if soft_targets else y
+    losses = torch.vmap(objective.loss)(outputs, hard)
+    totals = torch.vmap(objective.total)(outputs.detach(), hard, losses.detach())
+    if soft_targets:
+        losses = -(y * outputs.log_softmax(-1)).sum(-1).flatten(1).mean(1)
+    return losses, totals
+
+
+class _Examples:
+    """The batches of all networks, epoch by epoch.
+
+    Args:
+        networks: On any device.
+        keys: Architecture and training seed of each.
+        train: Training examples.
+        pipeline: How to train.
+        dtype: Of the inputs.
+        device: Of the batches.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[nn.Module],
+        keys: Mapping[tuple[Architecture, int], object],
+        train: Split,
+        pipeline: Pipeline,
+        dtype: torch.dtype,
+        device: str,
+    ) -> None:
+        self._x, self._y = _tensors(train, dtype, device)
+        self._pipeline, self._dtype, self._device = pipeline, dtype, device
+        self._streams = [Streams(seed, a) for a, seed in keys]
+        self._paths = [len(paths_of(n)) if pipeline.drop_path else 0 for n in networks]
+        classifier = classifier_of(networks[0]) if pipeline.dropout or soft(pipeline) else None
+        self._features, self._classes = (classifier.in_features, classifier.out_features) if classifier else (0, 0)
+
+    def batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, Batch]]:
+        """Inputs (K, batch, *shape), targets and noise of every batch of the next epoch, which is number `epoch`."""
+        p, n = self._pipeline, len(self._y)
+        noise = self._draw(n, drop_path_rate(p, epoch))
+        for i, start in enumerate(range(0, n, p.batch_size)):
+            now = slice(start, start + p.batch_size)
+            index = noise["order"][:, now]
+            cutout = noise["cutout"][:, now] if p.cutout else None
+            mix = noise["mix"][:, i] if mixes(p) else None
+            x = augmented(self._x[index], p, cutout=cutout, mix=mix, box=noise["box"][:, i] if p.cutmix else None)
+            y = self._y[index]
+            if soft(p):
+                y = targets(y, self._classes, p, mix=mix, dtype=self._dtype)
+            paths = self._factors(noise["paths"][..., now], drop_path_rate(p, epoch)) if p.drop_path else None
+            units = self._factors(noise["units"][:, now], p.dropout) if p.dropout else None
+            yield x, y, Batch(paths, units)
+
+    def _factors(self, kept: torch.Tensor, rate: float) -> torch.Tensor:
+        return kept.to(self._dtype) / (1 - rate)
+
+    def _draw(self, n: int, rate: float) -> dict[str, torch.Tensor]:
+        """The random numbers of an epoch of all networks, (K, ...), on the device."""
+        p, most = self._pipeline, max(self._paths)
+        found: dict[str, list[np.ndarray]] = {}
+        for streams, paths in zip(self._streams, self._paths, strict=True):
+            drawn = streams.epoch(p, n, tuple(self._x.shape[1:]), paths, self._features)
+            kept = None
+            if drawn.paths is not None:
+                kept = np.ones((most, n), bool)
+                kept[:paths] = drawn.paths >= rate
+            units = None if drawn.units is None else drawn.units >= p.dropout
+            values = (drawn.order, drawn.cutout, drawn.mix, drawn.box, kept, units)
+            for name, value in zip(("order", "cutout", "mix", "box", "paths", "units"), values, strict=True):
+                if value is not None:
+                    found.setdefault(name, []).append(value)
+        return {name: torch.from_numpy(np.stack(rows)).to(self._device) for name, rows in found.items()}
 
 
 def _train_epoch(
-    stack: _Stack,
-    x: torch.Tensor,
-    y: torch.Tensor,
+    stack: Stack,
+    batches: Iterator[tuple[torch.Tensor, torch.Tensor, Batch]],
     optimizer: torch.optim.Optimizer,
-    orders: Sequence[np.random.Generator],
-    batch_size: int,
-) -> np.ndarray:
-    per_network = [batches(order, len(y), batch_size) for order in orders]
-    correct = torch.zeros(len(orders), dtype=torch.int64)
-    for step in zip(*per_network, strict=True):
-        index = torch.from_numpy(np.stack(step))
-        inputs, target = x[index], y[index]
-        outputs = stack.forward(inputs)
-        logits = outputs[-1]
-        correct += (logits.argmax(2) == target).sum(1)
-        # The gradient of the mean cross-entropy: (softmax - one-hot) / batch.
-        gradient = torch.softmax(logits, 2)
-        gradient.scatter_add_(2, target[..., None], torch.full_like(target, -1, dtype=gradient.dtype)[..., None])
-        stack.backward(inputs, outputs, gradient.div_(target.shape[1]))
+    objective: Objective,
+) -> torch.Tensor:
+    totals = []
+    for x, y, noise in batches:
+        totals.append(stack.gradients(x, y, noise, objective))
         optimizer.step()
-    return correct.numpy()
+    return torch.stack(totals).sum(0)
 
 
-def _count(stack: _Stack, x: torch.Tensor, y: torch.Tensor) -> np.ndarray:
-    logits = stack.forward(x.expand(len(stack.biases[0]), *x.shape))[-1]
-    return (logits.argmax(2) == y).sum(1).numpy()
+def _totals(stack: Stack, x: torch.Tensor, y: torch.Tensor, objective: Objective, size: int) -> torch.Tensor:
+    size = max(1, size // y[:1].numel())
+    parts = zip(torch.split(x, size), torch.split(y, size), strict=True)
+    return torch.stack([stack.totals(inputs, wanted, objective) for inputs, wanted in parts]).sum(0)
 
 
-def _tensors(split: Split, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.from_numpy(split.x).flatten(1).to(dtype), torch.from_numpy(split.y)
+def _tensors(split: Split, dtype: torch.dtype, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    x, y = torch.from_numpy(split.x), torch.from_numpy(split.y)
+    # Tokens and classes are numbers of things, and stay int64.
+    x, y = (t.to(dtype) if t.is_floating_point() else t for t in (x, y))
+    return x.to(device), y.to(device)
 
 
-def _activations(network: torch.nn.Module) -> tuple[str, ...]:
-    return tuple(type(m).__name__ for m in network.modules() if not isinstance(m, _STRUCTURE))
+def _check(
+    pipeline: Pipeline,
+    networks: Mapping[tuple[Architecture, int], nn.Module],
+    train: Split,
+    convolution: Convolution,
+) -> None:
+    check_pipeline(pipeline)
+    for field in ("policy", "shake_shake"):
+        if value := getattr(pipeline, field):
+            raise ValueError(f"pipeline.{field}: {value!r}; networks side by side allow {type(value)()!r} only")
+    if not networks:
+        raise ValueError("networks: there are none; a stack has at least one")
+    if convolution not in CONVOLUTIONS:
+        raise ValueError(f"convolution: {convolution!r} is not one of {', '.join(CONVOLUTIONS)}")
+    for network in networks.values():
+        check_ingredients(pipeline, network, train)
 
 
-def _runs(kinds: Sequence[str]) -> list[Run]:
-    start, runs = 0, []
-    for kind, group in groupby(kinds):
-        stop = start + len(list(group))
-        runs.append((kind, slice(start, stop)))
-        start = stop
-    return runs
-
-
-def _elu_slope(gradient: torch.Tensor, output: torch.Tensor) -> None:
-    # For z <= 0, elu(z) = e^z - 1, whose slope is elu(z) + 1; min() makes that 1 for z > 0.
-    gradient.mul_(output.clamp(max=0.0).add_(1.0))
-
-
-_STRUCTURE = (torch.nn.Sequential, torch.nn.Flatten, torch.nn.Linear)
-_ACTIVATE: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "Sigmoid": torch.Tensor.sigmoid_,
-    "Tanh": torch.Tensor.tanh_,
-    "ReLU": torch.Tensor.relu_,
-    "ELU": torch.nn.functional.elu_,
-}
-_SLOPE: dict[str, Callable[[torch.Tensor, torch.Tensor], object]] = {
-    "Sigmoid": lambda g, a: g.mul_(a * (1 - a)),
-    "Tanh": lambda g, a: g.mul_(1 - a * a),
-    "ReLU": lambda g, a: g.mul_(a > 0),
-    "ELU": _elu_slope,
-}
+_PERCEPTRON = (nn.Sequential, nn.Flatten, nn.Linear, nn.Dropout, nn.Sigmoid, nn.Tanh, nn.ReLU, nn.ELU)
