@@ -23,25 +23,30 @@ Out = Annotated[Path | None, typer.Option("--out", help="Folder of the table; de
 _EXAMPLE = """
 \b
 Example: nasbed table import generic map.toml --out my-table
+
 \b
 where map.toml says which column of results.csv is what:
+
 \b
   name = "my-table"
   file = "results.csv"        # or .csv.gz, .tsv, .parquet, .npz; relative to the map
   space = "nb201"
   scale = "percent"           # of the accuracies; or "fraction", "count"
   examples = { valid = 25000, test = 10000 }
+
 \b
   [columns]
   architecture = "arch"
   seed = "seed"
   valid = "val_acc"           # or a pattern over columns: "val_{seed}", "val_{seed}_{epoch}"
   test = "test_acc"
+
 \b
   [cost]
   column = "seconds"
   clock = "seconds"
   per = "training"            # or "epoch", "cumulative"
+
 \b
 docs/importing.md describes every field.
 """

@@ -1,4 +1,4 @@
-"""What importers share: percentages to counts, what is missing, and what an import reports."""
+"""What importers share: accuracies to counts, and what an import reports."""
 
 from __future__ import annotations
 
@@ -56,9 +56,3 @@ def to_counts(fractions: np.ndarray, total: int, tolerance: float) -> tuple[np.n
     missing = np.isnan(scaled) | wrong
     counts: np.ndarray = np.where(missing, MISSING, nearest).astype(np.uint16)
     return counts, wrong
-
-
-def is_there(values: np.ndarray) -> np.ndarray:
-    """Mask of the values that are not missing, for counts (uint16) and other metrics alike."""
-    there: np.ndarray = values != MISSING if values.dtype == np.uint16 else ~np.isnan(values)
-    return there

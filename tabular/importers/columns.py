@@ -205,6 +205,9 @@ def _csv(m: Map) -> pd.DataFrame:
 
     separator = "\t" if ".tsv" in m.file.name.lower() else m.separator
     options: dict[str, Any] = {"sep": separator, "encoding": "utf-8-sig"}
+    # The default reads every digit since pandas 3.1, which deprecates the option.
+    old = tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1)
+    exact = {"float_precision": "round_trip"} if old else {}
     try:
         header = pd.read_csv(m.file, header=None, nrows=1, dtype=str, keep_default_na=False, **options).iloc[0]
         names = [str(name) for name in header]
@@ -212,9 +215,11 @@ def _csv(m: Map) -> pd.DataFrame:
         with warnings.catch_warnings():
             # A row longer than the header is otherwise cut off with a warning.
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(m.file, dtype={n: str for n in _text_columns(m) if n in names}, index_col=False,
-                               keep_default_na=False, na_values=EMPTY, float_precision="round_trip",
-                               low_memory=False, **options)  # fmt: skip
+            frame: pd.DataFrame = pd.read_csv(
+                m.file, dtype={n: str for n in _text_columns(m) if n in names}, index_col=False, low_memory=False,
+                keep_default_na=False, na_values=EMPTY, **exact, **options,
+            )  # fmt: skip
+            return frame
     except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{m.file.name}: {' '.join(str(error).split())}") from None
 

@@ -48,29 +48,41 @@ def _of_pipeline(
     raw = np.full((len(keys.members), len(seeds), len(epochs) if by_epoch else 1), np.nan)
     for e in found:
         _place(source, keys, e, raw, seeds, epochs if by_epoch else None)
-    _refuse_holes(source, keys, column, raw, there if by_epoch else there.any(2, keepdims=True))
+    trained = np.asarray(there.any(2))
+    _refuse_holes(source, keys, column, raw, there if by_epoch else trained[:, :, None])
     axis = np.asarray(epochs, np.float64)
     if per == "epoch":
-        low, high = np.fmin.reduce(raw, axis=2), np.fmax.reduce(raw, axis=2)
-        if not (low < high).any():
-            rate, most = np.fmin.reduce(low, axis=1), np.fmax.reduce(low, axis=1)
-            return low[:, :, None] * axis if (rate < most).any() else rate
-        if list(epochs) != list(range(1, len(epochs) + 1)):
-            raise ValueError(
-                f"{source.m.file.name}: column {column!r}: costs differ from epoch to epoch, and not every epoch is "
-                "there to add them up; give cumulative costs (cost.per = 'cumulative')"
-            )
-        cumulative = np.cumsum(raw, axis=2)
-        _refuse_holes(source, keys, column, cumulative, there)
-        return cumulative
+        return _added_up(source, keys, raw, epochs, there)
     if not by_epoch:
-        return raw * (axis / axis[-1])
+        spread: np.ndarray = raw * (axis / axis[-1])
+        return spread
     falling = np.diff(raw, axis=2) < 0
     if falling.any():
         row, seed, at = np.argwhere(falling)[0]
         where = f"of {keys.members[row]}, seed {seeds[seed]}, falls after epoch {epochs[at]}"
         raise ValueError(f"{source.m.file.name}: column {column!r}: the cumulative cost {where}")
     return raw
+
+
+def _added_up(source: Source, keys: Keys, raw: np.ndarray, epochs: Sequence[int], there: np.ndarray) -> np.ndarray:
+    """Costs of epochs, (architectures, seeds, epochs) or (architectures, seeds, 1) for all of them alike, added up."""
+    assert source.m.cost is not None
+    column = source.m.cost.column
+    low, high = np.fmin.reduce(raw, axis=2), np.fmax.reduce(raw, axis=2)
+    if not (low < high).any():
+        rate: np.ndarray = np.fmin.reduce(low, axis=1)
+        if not (rate < np.fmax.reduce(low, axis=1)).any():
+            return rate
+        times: np.ndarray = low[:, :, None] * np.asarray(epochs, np.float64)
+        return times
+    if list(epochs) != list(range(1, len(epochs) + 1)):
+        raise ValueError(
+            f"{source.m.file.name}: column {column!r}: costs differ from epoch to epoch, and not every epoch is "
+            "there to add them up; give cumulative costs (cost.per = 'cumulative')"
+        )
+    cumulative = np.cumsum(raw, axis=2)
+    _refuse_holes(source, keys, column, cumulative, there)
+    return cumulative
 
 
 def _place(
@@ -95,7 +107,7 @@ def _place(
         other = ((before != values) & ~np.isnan(before)) | (raw[rows, place, at_epoch] != values)
         if other.any():
             at = int(np.argmax(other))
-            text = f"the cost {values[at]!r} of {keys.members[rows[at]]} is given as another number elsewhere"
+            text = f"the cost {values[at]:g} of {keys.members[rows[at]]} is given as another number elsewhere"
             raise source.error(e.column, int(lines[at]), text)
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from ...methods import registry
 from ...protocols import IndexedSpace, Json, SearchSpace
 from ..format import MISSING, write_table
-from .arrays import Imported, is_there, to_counts
+from ..manifest import present
+from .arrays import Imported, to_counts
 from .columns import Source
 from .costs import costs
 from .keys import Entries, Keys, entries, read_keys
@@ -63,13 +64,13 @@ def import_generic(path: Path, folder: Path | None = None) -> Imported:
         "task": m.task,
         "seeds": list(made.seeds),
         "epochs": {p: list(e) for p, e in made.epochs.items()},
-        "examples": {s: m.examples[s] for s in m.measured} if m.counts else {},
+        "examples": dict(m.examples),
         "architectures": None if complete else list(made.texts),
         "imported": _origin(m, made.notes),
         **({"clock": m.cost.clock} if m.cost else {}),
     }
     write_table(folder, space, made.arrays, manifest)
-    trainings = sum(int(is_there(made.arrays[f"valid.{p}"])[:, :, -1].sum()) for p in made.epochs)
+    trainings = sum(int(present(made.arrays[f"valid.{p}"])[:, :, -1].sum()) for p in made.epochs)
     return Imported(folder, "complete" if complete else "sample", len(made.texts), trainings, made.notes)
 
 
@@ -81,7 +82,7 @@ def _gathered(source: Source, space: SearchSpace) -> Gathered:
     axes = Gathered(texts, seeds, epochs, {}, _left_out(source))
     arrays = {f"{split}.{p}": _values(source, keys, axes, split, p) for p in epochs for split in m.measured}
     if m.cost:
-        there = {p: is_there(arrays[f"valid.{p}"]) for p in epochs}
+        there = {p: present(arrays[f"valid.{p}"]) for p in epochs}
         arrays |= {f"cost.{p}": c for p, c in costs(source, keys, seeds, epochs, there).items()}
     arrays |= {f"feature.{name}": _feature(source, keys, name) for name in m.features}
     return replace(axes, arrays=arrays)
@@ -110,25 +111,26 @@ def _values(source: Source, keys: Keys, axes: Gathered, split: str, pipeline: st
         if (e.pipeline or m.pipeline) != pipeline:
             continue
         stored = _stored(source, e, split)
-        present = is_there(stored)
+        filled = present(stored)
         seed = 0 if e.seed is None else np.searchsorted(seeds, e.seed)
         epoch = 0 if e.epoch is None else np.searchsorted(epochs, e.epoch)
-        at = ((keys.row[e.lines] * len(seeds) + seed) * len(epochs) + epoch)[present]
-        again = is_there(flat[at])
+        at = ((keys.row[e.lines] * len(seeds) + seed) * len(epochs) + epoch)[filled]
+        again = present(flat[at])
         again[_repeated(at)] = True
         if again.any():
             k = int(np.argmax(again))
             row, s, i = np.unravel_index(at[k], shape)
             what = f"{axes.texts[row]}, seed {seeds[s]}, epoch {epochs[i]}, pipeline {pipeline!r}"
-            raise source.error(e.column, int(e.lines[present][k]), f"a second {split} value for {what}")
-        flat[at] = stored[present]
+            raise source.error(e.column, int(e.lines[filled][k]), f"a second {split} value for {what}")
+        flat[at] = stored[filled]
     return values
 
 
 def _repeated(at: np.ndarray) -> np.ndarray:
     """Positions of all but the first of equal numbers."""
     order = np.argsort(at, kind="stable")
-    return order[1:][at[order][1:] == at[order][:-1]]
+    repeated: np.ndarray = order[1:][at[order][1:] == at[order][:-1]]
+    return repeated
 
 
 def _stored(source: Source, e: Entries, split: str) -> np.ndarray:
@@ -141,7 +143,7 @@ def _stored(source: Source, e: Entries, split: str) -> np.ndarray:
     outside = (values < 0) | (values > most) if m.scale else np.zeros(len(values), bool)
     if outside.any():
         k = int(np.argmax(outside))
-        text = f"{values[k]!r} is outside of 0 .. {most:g} (the map says scale = {m.scale!r})"
+        text = f"{float(values[k])!r} is outside of 0 .. {most:g} (the map says scale = {m.scale!r})"
         raise source.error(e.column, int(e.lines[k]), text)
     fractions = values / most if m.scale else values
     if not m.counts:
@@ -150,8 +152,8 @@ def _stored(source: Source, e: Entries, split: str) -> np.ndarray:
     if wrong.any():
         k, n = int(np.argmax(wrong)), m.examples[split]
         text = (
-            f"{values[k]!r} of {n} {split} examples is {fractions[k] * n:.4f} correct ones, no whole number; correct "
-            "examples, or name another metric, for example task.metric = 'top1', which is stored as float32"
+            f"{float(values[k])!r} of {n} {split} examples is {fractions[k] * n:.4f} correct ones, no whole number; "
+            "if examples is right, name another metric: task.metric = 'top1', say, is stored as float32"
         )
         raise source.error(e.column, int(e.lines[k]), text)
     return counts
@@ -166,9 +168,10 @@ def _feature(source: Source, keys: Keys, name: str) -> np.ndarray:
     other = values != values[first[keys.row]]
     if other.any():
         k = int(np.argmax(other))
-        before = f"{values[first[keys.row[k]]]!r} on an earlier row of the same architecture"
-        raise source.error(column, k, f"the feature is {values[k]!r}, but {before}")
-    return values[first]
+        before = f"{values[first[keys.row[k]]]:g} on an earlier row of the same architecture"
+        raise source.error(column, k, f"the feature is {values[k]:g}, but {before}")
+    feature: np.ndarray = values[first]
+    return feature
 
 
 def _trimmed(made: Gathered) -> Gathered:
@@ -176,9 +179,9 @@ def _trimmed(made: Gathered) -> Gathered:
     arrays, epochs, notes = dict(made.arrays), dict(made.epochs), list(made.notes)
     trained = np.zeros(len(made.texts), bool)
     for p in epochs:
-        there = is_there(arrays[f"valid.{p}"])
+        there = present(arrays[f"valid.{p}"])
         trained |= there.any((1, 2))
-        kept = there.any((0, 1))
+        kept = np.asarray(there.any((0, 1)))
         if not kept.any():
             raise ValueError(f"pipeline: {p!r} has no validation value at all")
         if not kept.all():
@@ -198,7 +201,7 @@ def _check(m: Map, made: Gathered) -> None:
     """Trainings are whole: validated at all recorded epochs up to their last, and tested; not the one as the other."""
     for p, epochs in made.epochs.items():
         valid, test = made.arrays[f"valid.{p}"], made.arrays[f"test.{p}"]
-        there, tested = is_there(valid), is_there(test)
+        there, tested = present(valid), present(test)
         holes = ~there[:, :, :-1] & there[:, :, 1:]
         if holes.any():
             row, s, e = np.argwhere(holes)[0]
@@ -215,7 +218,7 @@ def _check(m: Map, made: Gathered) -> None:
                 raise ValueError(f"{m.file.name}: {what}: a {other} value after the last epoch, no {split} value{hint}")
         both = there & tested
         scale = m.examples["test"] / m.examples["valid"] if m.counts else 1.0
-        if both.sum() >= SAME_FROM and np.abs(valid[both] * scale - test[both]).max() < 1e-6 * max(scale, 1):
+        if both.sum() >= SAME_FROM and np.allclose(valid[both] * scale, test[both], rtol=1e-6, atol=0):
             raise ValueError(f"{m.file.name}: validation and test values are the same numbers; the splits must differ")
 
 
@@ -223,7 +226,7 @@ def _is_complete(space: SearchSpace, made: Gathered) -> bool:
     """Whether every member of the space was trained to the end under every pipeline."""
     if not isinstance(space, IndexedSpace) or len(made.texts) != space.size:
         return False
-    return all(bool(is_there(made.arrays[f"valid.{p}"])[:, :, -1].any(1).all()) for p in made.epochs)
+    return all(bool(present(made.arrays[f"valid.{p}"])[:, :, -1].any(1).all()) for p in made.epochs)
 
 
 def _left_out(source: Source) -> tuple[str, ...]:

@@ -135,7 +135,8 @@ def _architectures(source: Source, space: SearchSpace) -> tuple[list[Architectur
             a = _read(space, columns, text)
             space.check(a)
         except ValueError as error:
-            raise source.error(column, int(np.argmax(codes == code)), str(error)) from None
+            what = str(error) if text in str(error) or "genes" in columns else f"{text!r} ({error})"
+            raise source.error(column, int(np.argmax(codes == code)), what) from None
         translated[code] = found.setdefault(a.genes, len(members))
         if translated[code] == len(members):
             members.append(a)

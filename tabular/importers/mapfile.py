@@ -106,8 +106,8 @@ def _checked(path: Path, given: Mapping[str, Any]) -> Map:
         if key not in given:
             raise ValueError(f"the field {key!r} is missing")
     tables = {k: _table(given, k) for k in ("columns", "splits", "cost", "features", "task", "notes", "where", "axes")}
-    _check_columns(tables["columns"], tables["splits"])
-    task = _task(given["name"], tables["task"])
+    _check_columns(tables["columns"], tables["splits"], given)
+    task = _task(_text(given, "name"), tables["task"])
     made = Map(
         path=path,
         file=path.parent / _text(given, "file"),
@@ -122,7 +122,7 @@ def _checked(path: Path, given: Mapping[str, Any]) -> Map:
         examples=dict(_table(given, "examples")),
         tolerance=_number(given, "tolerance", 0.02, 0.0, 0.49),
         missing=_missing(given),
-        pipeline=pipeline_name(given.get("pipeline", "base")),
+        pipeline=pipeline_name(given.get("pipeline", "unstated")),
         epochs=int(_number(given, "epochs", 1, 1, 10**6, whole=True)),
         first_epoch=int(_number(given, "first_epoch", 1, 0, 1, whole=True)),
         where=tables["where"],
@@ -137,13 +137,16 @@ def _checked(path: Path, given: Mapping[str, Any]) -> Map:
     return made
 
 
-def _check_columns(columns: Mapping[str, Any], splits: Mapping[str, Any]) -> None:
+def _check_columns(columns: Mapping[str, Any], splits: Mapping[str, Any], given: Collection[str]) -> None:
     _known("columns", columns, COLUMNS)
     for key, value in columns.items():
         is_list = isinstance(value, list) and value and all(isinstance(v, str) for v in value)
         if not (is_list if key == "genes" else isinstance(value, str) and value):
             kind = "a list of columns" if key == "genes" else "the name of a column"
             raise ValueError(f"columns.{key}: {value!r} is not {kind}")
+    for label, field in (("pipeline", "pipeline"), ("epoch", "epochs")):
+        if field in given and (label in columns or any(f"{{{label}}}" in str(v) for v in columns.values())):
+            raise ValueError(f"{field}: columns give the {label}; leave it out")
     ways = [k for k in ("architecture", "index", "genes") if k in columns]
     if len(ways) != 1:
         raise ValueError(f"columns: has {' and '.join(ways) or 'none'} of architecture, index, genes; exactly one")
@@ -178,11 +181,11 @@ def _check_examples(m: Map) -> None:
             raise ValueError("examples: are for accuracies only; leave them out")
         return
     _known("examples", m.examples, SPLITS)
-    for split in m.measured:
+    for split in (s for s in SPLITS if s in m.measured or s in m.examples):
         n = m.examples.get(split)
         if type(n) is not int or n < 1:
             raise ValueError(f"examples.{split}: {n!r} is not the number of {split} examples, an integer >= 1")
-        if n > MOST_EXAMPLES:
+        if n > MOST_EXAMPLES and split in m.measured:
             raise ValueError(
                 f"examples.{split}: counts hold up to {MOST_EXAMPLES} examples, not {n}; leave the column out, "
                 "or name another metric, for example task.metric = 'top1', which is stored as float32"

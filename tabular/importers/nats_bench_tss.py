@@ -10,6 +10,7 @@ have no validation data at all.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,8 @@ import numpy as np
 from ...methods import registry
 from ...protocols import Json, SearchSpace, Task
 from ..format import write_table
-from .arrays import MOST_EXAMPLES, Imported, is_there, to_counts
+from ..manifest import present
+from .arrays import MOST_EXAMPLES, Imported, to_counts
 from .untrusted import answer, ask, load
 
 __all__ = ["import_nats_bench_tss"]
@@ -81,7 +83,7 @@ def import_nats_bench_tss(
         data: One of `DATA`.
         hp: "12" or "200".
         jobs: Reading processes at a time.
-        progress: Called with (files read, files) at the start and after each group of files.
+        progress: Called with (files read, files) at the start and after each group of files, if there are several.
 
     Raises:
         ValueError: One line naming the option, or the file and what is wrong in it.
@@ -106,12 +108,19 @@ def import_nats_bench_tss(
         "clock": "seconds",
         "task": Task(data, "image", "accuracy", True, DATA[data].shape, DATA[data].classes, ""),
         "examples": {s: n for s, n in DATA[data].examples.items() if f"{s}.hp{hp}" in arrays},
-        "imported": {"importer": "nats-bench-tss", "folder": path.name, "left_out": notes},
+        "imported": {**_origin(path, read), "left_out": notes},
     }
     write_table(folder, space, arrays, manifest)
     rows, coverage = len(arrays[f"valid.hp{hp}"]), "complete" if axes["architectures"] is None else "sample"
-    trainings = int(is_there(arrays[f"valid.hp{hp}"])[:, :, -1].sum())
+    trainings = int(present(arrays[f"valid.hp{hp}"])[:, :, -1].sum())
     return Imported(folder, coverage, rows, trainings, tuple(notes))
+
+
+def _origin(path: Path, read: Mapping[str, np.ndarray]) -> dict[str, Json]:
+    """What was read, for the manifest; the sha256 is that of what `sha256sum` prints of the architectures' files."""
+    lines = "".join(f"{line}\n" for line in read["sha256"].tolist())
+    digest = hashlib.sha256(lines.encode()).hexdigest()
+    return {"importer": "nats-bench-tss", "folder": path.name, "files": len(read["sha256"]), "sha256": digest}
 
 
 def _read(path: Path, data: str, hp: str, jobs: int, progress: Progress | None) -> dict[str, np.ndarray]:
@@ -119,8 +128,9 @@ def _read(path: Path, data: str, hp: str, jobs: int, progress: Progress | None) 
     files = sorted(p.name for p in path.glob("*.pickle.pbz2") if re.fullmatch(r"\d{6}\.pickle\.pbz2", p.name))
     if not (path / "meta.pickle.pbz2").is_file() or not files:
         raise ValueError(f"path: {path} does not hold meta.pickle.pbz2 and NNNNNN.pickle.pbz2, one per architecture")
-    listed = ask(__name__, {"folder": str(path), "files": []})["texts"].tolist()
     chunks = [files[i : i + CHUNK] for i in range(0, len(files), CHUNK)]
+    if len(chunks) == 1:
+        progress = None
     if progress:
         progress(0, len(files))
 
@@ -136,25 +146,24 @@ def _read(path: Path, data: str, hp: str, jobs: int, progress: Progress | None) 
                     progress(sum(len(p["texts"]) for p in parts), len(files))
         finally:
             pool.shutdown(cancel_futures=True)
-    for file, text in zip(files, (t for p in parts for t in p["texts"].tolist()), strict=True):
-        index = int(file[:6])
-        if index >= len(listed) or listed[index] != text:
-            raise ValueError(f"{file}: holds {text}, which is not architecture {index} of meta.pickle.pbz2")
     return _stacked(parts)
 
 
-def _stacked(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Parts with seeds of their own on the axis of all seeds."""
-    seeds = np.unique(np.concatenate([p["seeds"] for p in parts]))
+def _stacked(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """All parts, which are emptied, with their seeds on the axis of all seeds."""
+    axes = [part.pop("seeds") for part in parts]
+    seeds = np.unique(np.concatenate(axes))
     stacked = {"seeds": seeds}
-    for key in parts[0]:
-        if parts[0][key].ndim == 3:
-            wide = [np.full((len(p[key]), len(seeds), p[key].shape[2]), np.nan) for p in parts]
-            for target, part in zip(wide, parts, strict=True):
-                target[:, np.searchsorted(seeds, part["seeds"])] = part[key]
-            stacked[key] = np.concatenate(wide)
-        elif key != "seeds":
-            stacked[key] = np.concatenate([p[key] for p in parts])
+    for key in tuple(parts[0]):
+        arrays = [part.pop(key) for part in parts]
+        if arrays[0].ndim < 3:
+            stacked[key] = np.concatenate(arrays)
+            continue
+        stacked[key] = np.full((sum(map(len, arrays)), len(seeds), arrays[0].shape[2]), np.nan)
+        row = 0
+        for array, own in zip(arrays, axes, strict=True):
+            stacked[key][row : row + len(array), np.searchsorted(seeds, own)] = array
+            row += len(array)
     return stacked
 
 
@@ -163,7 +172,10 @@ def _arrays(
 ) -> tuple[dict[str, np.ndarray], dict[str, Json], list[str]]:
     """Arrays by stem, axes for the manifest, and notes of what is left out."""
     texts: list[str] = read["texts"].tolist()
-    members = [space.parse(text) for text in texts]
+    try:
+        members = [space.parse(text) for text in texts]
+    except ValueError as error:
+        raise ValueError(f"path: these files are not of the topology search space ({error})") from None
     order = np.array(sorted(range(len(texts)), key=lambda i: space.index(members[i])))  # type: ignore[attr-defined]
     trained = ~np.isnan(read["valid"]).all((1, 2))
     order = order[trained[order]]
@@ -199,12 +211,12 @@ def _arrays(
 
 def _costs(seconds: np.ndarray, kept: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Of seconds per epoch (architectures, seeds, epochs), NaN where there is no training: what the format takes."""
-    there = is_there(valid)
+    there = present(valid)
     known = ~np.isnan(seconds).any(2)
     if (there.any(2) & ~known).any():
         raise ValueError("seconds: a training with validation values lacks times")
-    low, high = np.fmin.reduce(seconds, axis=(1, 2)), np.fmax.reduce(seconds, axis=(1, 2))
-    if (low == high).all():
+    low: np.ndarray = np.fmin.reduce(seconds, axis=(1, 2))
+    if (low == np.fmax.reduce(seconds, axis=(1, 2))).all():
         return low
     cost: np.ndarray = np.where(there, np.cumsum(seconds, axis=2)[:, :, kept], np.nan)
     return cost
@@ -213,21 +225,22 @@ def _costs(seconds: np.ndarray, kept: np.ndarray, valid: np.ndarray) -> np.ndarr
 # --- in the reading process -----------------------------------------------------------------------------------------
 
 
-def _extract(folder: str, files: Sequence[str], data: str = "cifar10-valid", hp: str = "200") -> dict[str, np.ndarray]:
-    """Arrays of some files; without files, the texts of all architectures."""
-    if not files:
-        meta = load(Path(folder) / "meta.pickle.pbz2")
-        with _blamed("meta.pickle.pbz2"):
-            return {"texts": np.array([str(t) for t in meta["meta_archs"]])}
+def _extract(folder: str, files: Sequence[str], data: str, hp: str) -> dict[str, np.ndarray]:
+    """Arrays of some files: percentages and seconds (files, seeds, epochs), and numbers by architecture (files,)."""
+    meta = load(Path(folder) / "meta.pickle.pbz2")
+    with _blamed("meta.pickle.pbz2"):
+        listed = [str(text) for text in meta["meta_archs"]]
     texts: list[str] = []
+    hashes: list[str] = []
     found: list[dict[int, dict[str, Any]]] = []
     for file in files:
         content = load(Path(folder) / file)
         with _blamed(file):
-            texts.append(_record(content, file, hp)["arch_str"])
+            texts.append(_text(content, int(file[:6]), listed, hp))
             found.append(dict(_trials(content[hp]["all_results"], data, int(hp))))
+        hashes.append(f"{hashlib.sha256((Path(folder) / file).read_bytes()).hexdigest()}  {file}")
     seeds = sorted({seed for trials in found for seed in trials})
-    arrays = {"texts": np.array(texts), "seeds": np.array(seeds, np.int64)}
+    arrays = {"texts": np.array(texts), "seeds": np.array(seeds, np.int64), "sha256": np.array(hashes)}
     for key in ("train", "valid", "test", "seconds"):
         arrays[key] = np.full((len(files), len(seeds), int(hp)), np.nan)
         for row, trials in enumerate(found):
@@ -248,13 +261,14 @@ def _blamed(file: str) -> Iterator[None]:
         raise ValueError(f"{file}: not in the layout of NATS-Bench's topology search space ({what})") from None
 
 
-def _record(content: Mapping[str, Any], file: str, hp: str) -> Mapping[str, Any]:
+def _text(content: Mapping[str, Any], index: int, listed: Sequence[str], hp: str) -> str:
+    """The architecture that a file is about, which its name, its content and the list must agree on."""
     if hp not in content:
         raise LookupError(f"it holds {', '.join(content)} epochs, not {hp}")
-    record: Mapping[str, Any] = content[hp]
-    if record["arch_index"] != int(file[:6]):
-        raise ValueError(f"it holds architecture {record['arch_index']}")
-    return record
+    text: str = content[hp]["arch_str"]
+    if content[hp]["arch_index"] != index or index >= len(listed) or listed[index] != text:
+        raise ValueError(f"{text} is not architecture {index} of meta.pickle.pbz2")
+    return text
 
 
 def _trials(results: Mapping[Any, Any], data: str, epochs: int) -> Iterator[tuple[int, dict[str, Any]]]:
