@@ -32,7 +32,11 @@ class Block:
 
 
 class Node(nn.Module):
-    """The module of a block: reads the two states that are its sources."""
+    """The module of a block: reads the two states that are its sources.
+
+    Attributes:
+        paths: What ScheduledDropPath may drop: the operations, but for identities and none.
+    """
 
     def __init__(self, block: Block, channels: int, *, reduction: bool) -> None:
         super().__init__()
@@ -41,6 +45,11 @@ class Node(nn.Module):
             for name, source in zip(block.operations, block.sources, strict=True)
         )
         self.projection = relu_conv_bn(2 * channels, channels) if block.concat else None
+
+    @property
+    def paths(self) -> tuple[nn.Module, ...]:
+        """See the class."""
+        return droppable((self.first, self.second))
 
     def forward(self, one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
         """Two tensors (n, channels, h, w), or twice the size where the operation halves it, to one."""
@@ -62,7 +71,6 @@ class BlockCell(nn.Module):
 
     Attributes:
         out_channels: Channels of the output.
-        paths: What ScheduledDropPath may drop: operations other than identities and none.
     """
 
     def __init__(self, blocks: Sequence[Block], outputs: Sequence[int], channels: int, *, reduction: bool) -> None:
@@ -71,11 +79,6 @@ class BlockCell(nn.Module):
         self.outputs = tuple(outputs)
         self.out_channels = channels * len(self.outputs)
         self.nodes = nn.ModuleList(Node(block, channels, reduction=reduction) for block in blocks)
-
-    @property
-    def paths(self) -> tuple[nn.Module, ...]:
-        """See the class."""
-        return droppable(op for node in self.nodes for op in (node.first, node.second))
 
     def forward(self, older: torch.Tensor, newer: torch.Tensor) -> torch.Tensor:
         """Two tensors (n, channels, h, w) to (n, out_channels, h', w'), halved and rounded up by a reduction."""

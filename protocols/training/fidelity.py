@@ -91,8 +91,8 @@ def scaled(space: SearchSpace, width: float, depth: float) -> SearchSpace:
         return space
     scale = getattr(space, "scaled", None)
     if scale is None:
-        refuse_part("width", width, space.name)
-        refuse_part("depth", depth, space.name)
+        field, fraction = ("width", width) if width != 1 else ("depth", depth)
+        raise ValueError(f"fidelity.{field}: {fraction:g}, but {space.name} has one {field} only; allowed: 1")
     smaller: SearchSpace = scale(width, depth)
     return smaller
 
