@@ -47,7 +47,7 @@ def facts(table: MappedTable, pipeline: str) -> dict[str, Json]:
     f = quality(values)
     sign = 1.0 if table.task.higher_is_better else -1.0
     order = np.argsort(-sign * f, kind="stable")[: int((~np.isnan(f)).sum())]
-    found = {
+    found: dict[str, Json] = {
         "best": _finite(f[order[0]]),
         "median": _finite(np.nanmedian(f)),
         "mean": _finite(np.nanmean(f)),

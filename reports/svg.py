@@ -7,16 +7,17 @@ Understood are rectangles (round corners and arrow heads included), paths of abs
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import hypot
 from xml.etree import ElementTree
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
 from matplotlib.path import Path as Curve
 
 _ANCHORS = {"start": "left", "middle": "center", "end": "right"}
-_CODES = {"M": Curve.MOVETO, "L": Curve.LINETO, "C": Curve.CURVE4}
+_CODES: Mapping[str, int] = {"M": int(Curve.MOVETO), "L": int(Curve.LINETO), "C": int(Curve.CURVE4)}
 _ARROW = 9.0
 """Length of an arrow head, in the drawing's units."""
 
@@ -83,7 +84,8 @@ def _path(axes: Axes, element: ElementTree.Element, points: float) -> None:
     if len(spots) < 2:
         return
     colour, width = element.get("stroke", "none"), _number(element, "stroke-width", 1.0) * points
-    axes.add_patch(PathPatch(Curve(spots, codes), fc=element.get("fill", "#000"), ec=colour, lw=width, zorder=1))
+    curve = Curve(spots, np.array(codes, np.uint8))
+    axes.add_patch(PathPatch(curve, fc=element.get("fill", "#000"), ec=colour, lw=width, zorder=1))
     if element.get("marker-end"):
         axes.add_patch(Polygon(_head(spots[-2], spots[-1]), closed=True, fc=colour, ec="none", zorder=1))
 

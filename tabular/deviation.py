@@ -68,7 +68,14 @@ def z_scores(x: np.ndarray, n: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> 
     return z
 
 
-def left_out_share(tables: Iterable[np.ndarray]) -> float:
+class LeftOut(NamedTuple):
+    """What the table's own trainings show: share of |z| > 2, and the degrees of freedom behind it."""
+
+    share: float
+    freedom: int
+
+
+def left_out(tables: Iterable[np.ndarray]) -> LeftOut:
     """Share of |z| > 2 when one recorded training at a time plays the fresh one, and all others are the table.
 
     Of an entry with two seeds one remains: its mean is that one value, and its deviation comes from its neighbours
@@ -77,21 +84,30 @@ def left_out_share(tables: Iterable[np.ndarray]) -> float:
     Args:
         tables: Values, one array for each pipeline.
     """
-    outside = total = 0
+    outside = total = freedom = 0
     for values in tables:
         pool = _Pool(*_moments(values))
         for s in range(values.shape[1]):
             z = _left_out(values, s, pool)
             outside += int((np.abs(z) > LIMIT).sum())
             total += len(z)
-    return outside / total if total else 0.0
+        n = (~np.isnan(values)).sum(1)
+        freedom += int(np.maximum(n - 1, 0).sum())
+    return LeftOut(outside / total if total else 0.0, freedom)
 
 
-def most_outside(count: int, share: float) -> int:
-    """The largest number of |z| > 2 among `count` trainings that passes: the 99 % binomial quantile at `share`."""
-    from scipy.stats import binom
+def most_outside(count: int, own: LeftOut) -> int:
+    """The largest number of |z| > 2 among `count` trainings that passes: the 99 % quantile of what is to be expected.
 
-    return int(binom.ppf(CONFIDENCE, count, share)) if share else 0
+    That is the binomial quantile at the share of the left-out seeds. Of a small table this share is itself uncertain;
+    it has the distribution that follows from its degrees of freedom and Jeffreys' prior, which makes the quantile one
+    of a beta-binomial distribution. (The seeds of an entry are one degree fewer than they are: of two, both deviate
+    from the other by the same.)
+    """
+    from scipy.stats import betabinom
+
+    a, b = own.share * own.freedom + 0.5, (1 - own.share) * own.freedom + 0.5
+    return int(betabinom.ppf(CONFIDENCE, count, a, b))
 
 
 class _Pool:
@@ -117,7 +133,8 @@ class _Pool:
         squared, free = squared + squares, free + freedom
         # A running sum cancels to a little below or above zero where all values are equal.
         squared = np.where(squared > 1e-12, squared, 0.0)
-        return np.sqrt(np.divide(squared, free, out=np.full(len(start), np.nan), where=free > 0.5))
+        variance = np.divide(squared, free, out=np.full(len(start), np.nan), where=free > 0.5)
+        return np.asarray(np.sqrt(variance))
 
 
 def windows(ordered: np.ndarray, size: int, x: np.ndarray) -> np.ndarray:
@@ -125,7 +142,8 @@ def windows(ordered: np.ndarray, size: int, x: np.ndarray) -> np.ndarray:
 
     The window moves on as long as the value it would gain is nearer than the one it would lose.
     """
-    return np.searchsorted(ordered[:-size] + ordered[size:], 2 * x)
+    starts: np.ndarray = np.searchsorted(ordered[:-size] + ordered[size:], 2 * x)
+    return starts
 
 
 def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

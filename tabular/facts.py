@@ -114,7 +114,7 @@ def final(table: MappedTable, pipeline: str, fidelity: str = "") -> np.ndarray:
     name = f"{pipeline}@{fidelity}" if fidelity else pipeline
     last = table.array(f"valid.{name}")[:, :, -1][table.members()]
     if table.task.metric != "accuracy":
-        return last.astype(np.float64)
+        return np.array(last, np.float64)
     return np.where(last == MISSING, np.nan, last / table.manifest["examples"]["valid"])
 
 

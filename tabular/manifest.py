@@ -89,7 +89,7 @@ def fidelity_of(text: str) -> Fidelity:
         found = Fidelity(**shares)
     except (ValueError, TypeError):
         found, shares = Fidelity(), {}
-    if found.text != text or "epochs" in shares or not all(0 < v < 1 for v in shares.values()):
+    if not text or found.text != text or "epochs" in shares or not all(0 < v < 1 for v in shares.values()):
         raise ValueError(
             f"fidelities: {text!r} is not of the form FIELD=SHARE, joined by ';', of the fields data, resolution, "
             "width, depth, in this order, and shares between 0 and 1 in at most six digits"

@@ -123,9 +123,9 @@ class MappedTable:
             return f"fidelity: the table {self.name!r} has no axis but epochs under {pipeline!r}, not {asked}"
         if asked and asked not in texts:
             return f"fidelity: the table {self.name!r} has {', '.join(texts)} under {pipeline!r}, not {asked}"
-        allowed = (self._lower[f"{pipeline}@{asked}"] if asked else self._recorded[pipeline]).stop
-        if fidelity.epochs not in allowed:
-            epochs = ", ".join(map(str, allowed))
+        stop = (self._lower[f"{pipeline}@{asked}"] if asked else self._recorded[pipeline]).stop
+        if fidelity.epochs not in stop:
+            epochs = ", ".join(map(str, stop))
             return f"fidelity.epochs: the table {self.name!r} has {epochs}, not {fidelity.epochs}"
         return f"architecture: {a} is not in the table {self.name!r}"
 

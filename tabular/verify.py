@@ -11,7 +11,7 @@ import numpy as np
 
 from ..protocols import Architecture, DataView, Json, Pipeline, Split
 from ..protocols.streams import generator, integer
-from .deviation import LIMIT, Spread, left_out_share, measured, most_outside, scale_name, spread, z_scores
+from .deviation import LIMIT, Spread, left_out, measured, most_outside, scale_name, spread, z_scores
 from .format import complete
 from .sealed import unseal
 from .table import MappedTable, changes, find, read_manifest
@@ -58,7 +58,8 @@ class Verification:
         entries: Those that were trained again, in the order drawn.
         scale: What is compared: the metric, or its logarithm.
         share: Of |z| > 2 among the table's own seeds, each left out in turn.
-        allowed: Largest number of entries with |z| > 2 that passes: the 99 % binomial quantile at `share`.
+        allowed: Largest number of entries with |z| > 2 that passes: the 99 % quantile at `share`
+            (`deviation.most_outside`).
     """
 
     table: str
@@ -156,11 +157,11 @@ def verify(
         entries.append(_retrain(table, pipelines[p], row, spreads[p], view, test, seed))
         if progress:
             progress(len(entries), retrain)
-    share = left_out_share(values.values())
-    allowed = most_outside(retrain, share)
+    own = left_out(values.values())
+    allowed = most_outside(retrain, own)
     passed = sum(abs(e.z) > LIMIT for e in entries) <= allowed
     scale = scale_name(table.task.metric)
-    return Verification(str(folder), passed, (), _trainings(table), tuple(entries), scale, share, allowed)
+    return Verification(str(folder), passed, (), _trainings(table), tuple(entries), scale, own.share, allowed)
 
 
 def _problems(folder: Path) -> list[str]:

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from nasbed.methods import registry
 from nasbed.protocols import FULL, Architecture, Fidelity, MissingEntry, Pipeline, Task
 from nasbed.tabular import MappedTable, embedded, find, open_table, write_table
-from nasbed.tabular.format import MISSING
+from nasbed.tabular.format import MISSING, digest
+from nasbed.tabular.sealed import unseal_fgsm
 from nasbed.tabular.verify import verify
 
 NAME = "mlp[hidden=1;widths=8;dropout=no]"
@@ -101,6 +102,129 @@ def test_a_metric_that_is_no_accuracy(tmp_path: Path) -> None:
     assert entry.valid.tolist() == values[0, 0].tolist()
     with pytest.raises(MissingEntry, match="no training with seed 0"):
         table.lookup(SPACE.at(1), pipeline="base", seed=0, fidelity=FULL)
+
+
+def test_a_diverged_training_is_a_value_and_a_missing_one_is_not(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((4, 2, 3)).astype(np.float32) + 50
+    values[1, 0], values[2, 1] = np.inf, np.nan
+    task = Task("words", "text", "perplexity", False, (35,), 100, "")
+    given = {"valid.base": values, "test.base": values}
+    table = open_table(write_table(tmp_path / "t", SPACE, given, {"name": "p", "task": task}), verify=True)
+    assert table.lookup(SPACE.at(1), pipeline="base", seed=0, fidelity=FULL).valid.tolist() == [math.inf] * 3
+    with pytest.raises(MissingEntry, match=r"no training with seed 1 under 'base'; recorded: 0$"):
+        table.lookup(SPACE.at(2), pipeline="base", seed=1, fidelity=FULL)
+    assert (table.diverged("base"), table.without_training("base")) == (1, 0)
+    found = verify(table.folder)
+    assert found.passed
+    assert found.trainings == {"recorded": 7, "missing": 1, "diverged": 1}
+
+
+def test_what_is_missing_has_no_cost_and_counts_in_no_median(tmp_path: Path) -> None:
+    given = arrays()
+    given["cost.base"] = np.cumsum(np.full((4, 2, 3), 2.0), 2) * np.arange(1, 5)[:, None, None]
+    for name in ("valid.base", "test.base", "train.base"):
+        given[name][0, 1] = MISSING
+        given[name][3] = MISSING
+    given["cost.base"][0, 1], given["cost.base"][3] = np.nan, np.nan
+    table = open_table(write_table(tmp_path / "t", SPACE, given, MANIFEST), verify=True)
+    assert table.median_cost("base") == 12.0  # of 6, 12 and 18
+    assert table.lookup(SPACE.at(0), pipeline="base", seed=0, fidelity=Fidelity(2)).cost == 4.0
+    assert [table.recorded_seeds(SPACE.at(i), "base") for i in range(4)] == [(0,), (0, 1), (0, 1), ()]
+    assert table.without_training("base") == 1
+    given["cost.base"][1, 1, 0] = np.nan
+    with pytest.raises(ValueError, match=r"cost.base: every cost .* or NaN where there is no training"):
+        write_table(tmp_path / "u", SPACE, given, MANIFEST)
+    given["cost.base"] = np.array([1.0, 2.0, 3.0, np.nan])
+    assert open_table(write_table(tmp_path / "u", SPACE, given, MANIFEST)).median_cost("base") == 6.0
+
+
+def attacked() -> dict[str, np.ndarray]:
+    return {**arrays(), "fgsm.base": counts()[:, :, 0]}
+
+
+def test_accuracy_under_attack_is_sealed(tmp_path: Path) -> None:
+    given = attacked()
+    given["fgsm.base"][2, 1] = MISSING
+    table = open_table(write_table(tmp_path / "t", SPACE, given, {**MANIFEST, "fgsm_epsilon": 0.03}), verify=True)
+    assert (table.folder / "sealed" / "fgsm.base.npy").is_file()
+    expected = np.where(given["fgsm.base"] == MISSING, np.nan, given["fgsm.base"] / 100)
+    assert np.array_equal(unseal_fgsm(table, "base"), expected, equal_nan=True)
+    assert unseal_fgsm(plain(tmp_path / "u"), "base") is None
+    with pytest.raises(MissingEntry, match="array: "):
+        table.array("fgsm.base")
+    assert not any("sealed" in str(getattr(x, "filename", "")) for x in reachable(table))
+    assert verify(table.folder).passed
+    assert digest({**table.manifest, "fgsm_epsilon": 0.1}) != table.digest
+    flip(table.folder / "sealed" / "fgsm.base.npy")
+    with pytest.raises(ValueError, match=r"fgsm.base.npy does not have the sha256"):
+        open_table(table.folder, verify=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "fields", "message"),
+    [
+        ({}, {"fgsm_epsilon": None}, "fgsm_epsilon: None is not a number > 0"),
+        ({}, {"fgsm_epsilon": 0}, "fgsm_epsilon: None is not a number > 0"),
+        ({}, {"fgsm_epsilon": -1.0}, "fgsm_epsilon: -1.0 is not"),
+        ({}, {"fgsm_epsilon": True}, "fgsm_epsilon: True is not"),
+        ({"fgsm.base": counts()}, {}, "fgsm.base: shape"),
+        ({"fgsm.base": counts()[:, :, 0].astype(float)}, {}, "fgsm.base: accuracies are uint16"),
+        ({"fgsm.base": counts(high=200)[:, :, 0]}, {}, "fgsm.base: .* correct predictions of 100"),
+        ({"fgsm.other": counts()[:, :, 0]}, {}, "arrays: 'fgsm.other' is not one of"),
+        ({"fgsm.base@data=0.5": counts()[:, :, 0]}, {}, "arrays: 'fgsm.base@data=0.5' is not one of"),
+        ({"fgsm.base": None}, {}, "fgsm_epsilon: there is no array"),
+        ({"valid.base": np.full((4, 2, 3), MISSING, np.uint16)}, {}, "valid.base: holds no training at all"),
+    ],
+)
+def test_attacks_that_do_not_fit_are_refused(
+    tmp_path: Path, change: dict[str, Any], fields: dict[str, Any], message: str
+) -> None:
+    given = {k: v for k, v in {**attacked(), **change}.items() if v is not None}
+    with pytest.raises(ValueError, match=message) as error:
+        write_table(tmp_path / "t", SPACE, given, {**MANIFEST, "fgsm_epsilon": 0.03, **fields})
+    assert "\n" not in str(error.value)
+
+
+def test_training_values_are_optional_by_pipeline(tmp_path: Path) -> None:
+    given = {**arrays(), "valid.mixup": counts(root=5), "test.mixup": counts(root=6), "cost.mixup": np.ones(4)}
+    table = open_table(write_table(tmp_path / "t", SPACE, given, MANIFEST))
+    asked = {"seed": 0, "fidelity": FULL}
+    assert table.lookup(SPACE.at(0), pipeline="mixup", **asked).train is None
+    assert table.lookup(SPACE.at(0), pipeline="base", **asked).train is not None
+
+
+def test_an_ingredient_that_is_off_is_not_described(tmp_path: Path) -> None:
+    plainly = Pipeline("base", "adam", 0.1, 3, 64)
+    mixed = Pipeline("mixup", "adam", 0.1, 3, 64, mixup=0.2)
+    given = {**arrays(), "valid.mixup": counts(), "test.mixup": counts(), "cost.mixup": np.ones(4)}
+    table = open_table(
+        write_table(tmp_path / "t", SPACE, given, {**MANIFEST, "pipelines": {"base": plainly, "mixup": mixed}})
+    )
+    described = table.manifest["pipelines"]
+    assert dict(table.pipelines) == {"base": plainly, "mixup": mixed}
+    assert (described["mixup"]["mixup"], "mixup" in described["base"], "restart_factor" in described["base"]) == (
+        0.2, False, False,
+    )  # fmt: skip
+    assert described["mixup"]["digest"] == mixed.digest != plainly.digest
+
+
+def test_merged_rows_are_counted_once_for_each_member(tmp_path: Path) -> None:
+    """Rows that no look-up reaches may be empty, and nothing is missing."""
+    rows = CELLS.size
+    values = counts(rows)
+    unreached = [i for i in range(rows) if CELLS.canonical(CELLS.at(i)) != CELLS.at(i)]
+    values[unreached] = MISSING
+    given = {"valid.base": values, "test.base": values}
+    table = open_table(write_table(tmp_path / "t", CELLS, given, {**MANIFEST, "canonical": "iso", "clock": "epochs"}))
+    members = table.members()
+    assert len(members) == rows
+    assert not set(unreached) & set(members.tolist())
+    assert [int(members[i]) for i in unreached[:9]] == [table.row(CELLS.at(i)) for i in unreached[:9]]
+    assert table.without_training("base") == 0
+    assert verify(table.folder).trainings["missing"] == 0
+    values[members[unreached[0]]] = MISSING
+    spoilt = open_table(write_table(tmp_path / "u", CELLS, given, {**MANIFEST, "canonical": "iso", "clock": "epochs"}))
+    assert spoilt.without_training("base") == (members == members[unreached[0]]).sum() >= 2
 
 
 def test_a_merged_table_looks_up_the_representative(tmp_path: Path) -> None:

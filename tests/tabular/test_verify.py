@@ -12,7 +12,7 @@ import torch
 
 from nasbed.protocols import Pipeline
 from nasbed.tabular import open_table, write_table
-from nasbed.tabular.deviation import left_out_share, spread, windows, z_scores
+from nasbed.tabular.deviation import left_out, spread, windows, z_scores
 from nasbed.tabular.format import digest
 from nasbed.tabular.verify import Verification, verify
 
@@ -162,11 +162,11 @@ def test_pooled_deviation_equals_the_plain_formula() -> None:
 def test_left_out_share_of_normal_seeds_is_the_normal_one() -> None:
     rng = np.random.default_rng(2)
     values = rng.uniform(0.2, 0.9, (2000, 1)) + 0.01 * rng.standard_normal((2000, 5))
-    assert left_out_share([values]) == pytest.approx(0.0455, abs=0.006)
+    assert left_out([values]).share == pytest.approx(0.0455, abs=0.006)
     # A tenth of the entries scatters ten times as much: the share is what it is, not the normal one.
     scatter = np.where(rng.random((2000, 1)) < 0.1, 0.1, 0.01)
     mixed = rng.uniform(0.2, 0.9, (2000, 1)) + scatter * rng.standard_normal((2000, 5))
-    assert 0.05 < left_out_share([mixed]) < 0.1
+    assert 0.05 < left_out([mixed]).share < 0.1
 
 
 def test_entries_that_never_varied_must_come_out_exactly() -> None:
@@ -174,7 +174,7 @@ def test_entries_that_never_varied_must_come_out_exactly() -> None:
     assert (sd == 0).all()
     assert z_scores(np.full(10, 0.1), n, mean, sd).tolist() == [0.0] * 10
     assert z_scores(np.full(10, 0.2), n, mean, sd).tolist() == [np.inf] * 10
-    assert left_out_share([np.full((10, 5), 0.1)]) == 0.0
+    assert left_out([np.full((10, 5), 0.1)]) == (0.0, 40)
 
 
 def test_a_failure_is_the_last_line() -> None:
