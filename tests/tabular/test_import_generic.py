@@ -196,6 +196,19 @@ def test_arrays_of_an_npz_file_with_named_axes(tmp_path, plain):
     assert "the map's axes are seed 1, epoch 2" in message
 
 
+def test_patterns_count_epochs_from_0_and_see_columns_that_mean_the_same(tmp_path):
+    data = [{"arch": text, "val_0": 10, "val_1": 20, "tst_0": 30, "tst_1": 40} for text in TEXTS]
+    columns = 'architecture = "arch"\nvalid = "val_{epoch}"\ntest = "tst_{epoch}"\n'
+    table = imported(tmp_path, without_costs(columns, "first_epoch = 0\n"), data)
+    assert table.manifest["epochs"] == {"unstated": [1, 2]}
+    assert table.array("valid.unstated")[0, 0].tolist() == [20, 40]
+    (tmp_path / "x").mkdir()
+    message = refusal(tmp_path / "x", without_costs(columns), data)
+    assert message == "r.csv: column 'val_0': epochs are counted from 1"
+    message = refusal(tmp_path / "x", without_costs(columns, "first_epoch = 0\n"), [{**r, "val_01": 5} for r in data])
+    assert message.startswith(f"r.csv: column 'val_01', row 1: a second valid value for {TEXTS[0]}, seed 0, epoch 2")
+
+
 def test_objects_in_an_npz_file_are_not_unpickled(tmp_path):
     np.savez(tmp_path / "r.npz", arch=np.array(TEXTS), val=np.array([{}, 1, 2, 3], object))
     assert refusal(tmp_path, ACCURACY + LONG, None, "").startswith("r.npz: Object arrays cannot be loaded")
@@ -232,6 +245,15 @@ def test_a_member_that_is_not_there_makes_a_sample(tmp_path):
     assert (made.coverage, made.architectures, made.trainings) == ("sample", 3, 5)
     assert made.notes == ("columns that the map does not name: sec",)
     assert open_table(made.folder).manifest["architectures"] == [TEXTS[0], TEXTS[2], TEXTS[3]]
+
+
+def test_a_training_that_stopped_early_is_no_whole_one(tmp_path):
+    data = [r for r in rows() if (r["arch"], r["epoch"]) != (TEXTS[3], 2)]
+    table = imported(tmp_path, ACCURACY + LONG + COST, data)
+    assert table.coverage == "sample"
+    assert table.lookup(SPACE.at(3), pipeline="unstated", seed=9, fidelity=Fidelity(epochs=1)).cost == 4.5
+    with pytest.raises(MissingEntry, match="no training with seed 9"):
+        table.lookup(SPACE.at(3), pipeline="unstated", seed=9, fidelity=FULL)
 
 
 def test_what_is_left_out_is_said(tmp_path):
