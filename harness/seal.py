@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,10 @@ def reveal(table: MappedTable, pipeline: str, incumbents: Sequence[Incumbent]) -
 
 
 def _described(space: SearchSpace, a: Architecture, table: MappedTable) -> dict[str, Json]:
-    features = space.features(a, table.task) if table.task.classes else {}
-    return {"features": dict(features), "text": space.text(a)}
+    features: dict[str, Json] = {}
+    with suppress(ValueError):  # the space has no networks for the task: nobody trained these
+        features = dict(space.features(a, table.task)) if table.task.classes else {}
+    return {"features": features, "text": space.text(a)}
 
 
 def facts(table: MappedTable, pipeline: str) -> dict[str, Json]:

@@ -5,6 +5,7 @@ They show validation values only. Values that are missing or infinite are not dr
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from . import svg
-from .figures import COLOURS, COLUMN, FAINT, INK, STYLE, TEXT, Drawing, render
+from .figures import COLOURS, COLUMN, FAINT, INK, METADATA, STYLE, TEXT, Drawing
 from .words import unit_name
 
 KINDS = ("png", "svg")
@@ -260,7 +261,14 @@ def architectures(table: TableValues, p: PipelineValues) -> Drawing:
 
 
 def _drawing(name: str, title: str, caption: str, kind: str, figure: Figure) -> Drawing:
-    return Drawing(name, title, caption, f"{kind}. {caption}", float(figure.get_figwidth()), render(figure, name))
+    files = {}
+    with mpl.rc_context({"svg.hashsalt": f"nasbed-{name}"}):
+        for form in KINDS:
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=form, metadata=METADATA[form])
+            files[form] = buffer.getvalue()
+            figure.set_layout_engine("none")  # the first pass settled the layout; solving it again takes a second
+    return Drawing(name, title, caption, f"{kind}. {caption}", float(figure.get_figwidth()), files)
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
