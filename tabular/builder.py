@@ -1,183 +1,41 @@
-"""Building tables by real training, bucket by bucket; a killed build goes on where it was."""
+"""Building tables: every training of a space for real, in buckets that survive a crash.
+
+Buckets are pieces of work that processes and machines can share, the result of each being written under a name made of
+its content as soon as it is done. A build that was stopped continues with the buckets that are missing, the folders of
+several machines are merged by copying their shards into one, and the merged table does not depend on the order in which
+buckets were done.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import platform
 import shutil
-import time
-import tomllib
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ..methods import registry
-from ..protocols import Architecture, IndexedSpace, Json
-from .format import IDENTITY, SPLITS, write_table
+from ..protocols import Architecture, Json
+from .buckets import Bucket, counter, plan, rows
+from .format import write_table
+from .manifest import MISSING
+from .shards import Shard, load_shard, save, train_bucket
+from .spec import Spec, enumerable
 
-Run = Callable[[Callable[["Bucket"], "Shard"], Sequence["Bucket"]], Iterable["Shard"]]
+__all__ = ["Spec", "build", "dry_run", "missing", "pilot", "plan", "verdict"]
 
+Run = Callable[[Callable[[Bucket], Shard], Sequence[Bucket]], Iterable[Shard]]
+Progress = Callable[[float, float], None]
 
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """What to build, as read from a TOML file.
-
-    Attributes:
-        name: Of the table.
-        space: Full name of an enumerable space, all of whose members are trained.
-        data: Registered data set.
-        pipelines: Registered pipelines, the default one first.
-        seeds: Number of training seeds, 0 .. seeds - 1.
-        version: Raised when the table is built anew.
-        bucket: Largest number of networks trained side by side.
-        notes: Free text for the manifest: summary, licence, citation.
-    """
-
-    name: str
-    space: str
-    data: str
-    pipelines: tuple[str, ...]
-    seeds: int
-    version: str = "1"
-    bucket: int = 320
-    notes: Mapping[str, str] | None = None
-
-    @classmethod
-    def read(cls, path: Path) -> Spec:
-        """Read a TOML file; ValueError names the field that is missing, unknown or wrong."""
-        from ..protocols.training import DATASETS, PIPELINES
-
-        try:
-            given = tomllib.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ValueError(f"spec: there is no file {path}") from None
-        except tomllib.TOMLDecodeError as error:
-            raise ValueError(f"spec: {path}: {error}") from None
-        allowed = tuple(f for f in cls.__dataclass_fields__)
-        for key in given:
-            if key not in allowed:
-                raise ValueError(registry.unknown(f"spec {path.name}: field", key, allowed))
-        for key in ("name", "space", "data", "pipelines", "seeds"):
-            if key not in given:
-                raise ValueError(f"spec {path.name}: the field {key!r} is missing")
-        pipelines = given["pipelines"]
-        if not isinstance(pipelines, list) or not pipelines or len(set(map(str, pipelines))) != len(pipelines):
-            raise ValueError(f"spec {path.name}: pipelines: {pipelines!r} is not a list of names, each once")
-        for field, values, known in (("pipelines", pipelines, PIPELINES), ("data", [given["data"]], DATASETS)):
-            for value in map(str, values):
-                if value not in known:
-                    raise ValueError(registry.unknown(f"spec {path.name}: {field}", value, tuple(known)))
-        for field in ("seeds", "bucket"):
-            if type(value := given.get(field, 1)) is not int or value < 1:
-                raise ValueError(f"spec {path.name}: {field}: {value!r} is not a positive integer")
-        for field in ("name", "space", "version"):
-            if not isinstance(value := given.get(field, ""), str):
-                raise ValueError(f"spec {path.name}: {field}: {value!r} is not a text in quotes")
-        if given["data"] in ("wine_red", "text:PATH"):
-            raise ValueError(f"spec {path.name}: data: {given['data']!r} has no classes; allowed: data sets that have")
-        _enumerable(given["space"])
-        for key in given.get("notes", {}):
-            if key in (*IDENTITY, "digest", "median_cost", "trained", "pilot", "default_pipeline"):
-                raise ValueError(f"spec {path.name}: notes.{key}: this name is the manifest's own; choose another")
-        return cls(**{**given, "pipelines": tuple(pipelines)})
+PILOT_ARCHITECTURES = 48
+LEAST_SPEARMAN = 0.8
+LEAST_RATIO = 1.5
+"""Deviation between architectures over that between seeds, that a pilot must show."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """Networks of equal widths, to be trained side by side under one pipeline; plain data."""
-
-    space: str
-    data: str
-    data_root: str | None
-    pipeline: str
-    members: tuple[tuple[tuple[int, ...], int], ...]
-    flops: float
-    digests: tuple[str, str] = ("", "")
-
-    @property
-    def key(self) -> str:
-        """Name of its shard: by content (`digests`: of data and pipeline), so that no old shard is mistaken for it."""
-        text = repr((self.space, self.data, self.pipeline, self.members, self.digests))
-        return f"{self.pipeline}-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """Correct predictions per split, uint16 (members, epochs), and where they were computed."""
-
-    bucket: Bucket
-    counts: Mapping[str, np.ndarray]
-    seconds: float
-    machine: str
-
-
-def buckets(spec: Spec, data_root: Path | None) -> list[Bucket]:
-    """The trainings of a table, grouped into buckets, the most expensive ones first."""
-    from ..protocols.training import PIPELINES, load
-
-    space = _enumerable(spec.space)
-    data = load(spec.data, data_root).task.digest
-    shapes, cost = _shapes_and_costs(spec.space, spec.data, data_root)
-    groups: dict[tuple[int, ...], list[Architecture]] = {}
-    for i, shape in enumerate(shapes):
-        groups.setdefault(shape, []).append(space.at(i))
-    found = []
-    for name in spec.pipelines:
-        for shape, group in groups.items():
-            size = max(1, spec.bucket // spec.seeds)
-            for i in range(0, len(group), size):
-                members = tuple((a.genes, s) for a in group[i : i + size] for s in range(spec.seeds))
-                flops = cost[shape] * len(members) * PIPELINES[name].epochs
-                root = str(data_root) if data_root else None
-                digests = (data, PIPELINES[name].digest)
-                found.append(Bucket(spec.space, spec.data, root, name, members, flops, digests))
-    return sorted(found, key=lambda b: (-b.flops, b.key))
-
-
-@lru_cache(maxsize=1)
-def _shapes_and_costs(
-    name: str, data: str, data_root: Path | None
-) -> tuple[list[tuple[int, ...]], dict[tuple[int, ...], float]]:
-    """Parameter shapes of every member of a space, in order, and the FLOPs of one epoch for each shape.
-
-    Counting takes 40 ms, so it is done once per shape: stacked training takes nothing but linear layers and
-    activations, whose FLOPs depend on the shapes alone, and on no pipeline.
-    """
-    from ..protocols.training import PIPELINES, load, training_flops
-
-    space, view = _enumerable(name), load(data, data_root)
-    shapes: list[tuple[int, ...]] = []
-    cost: dict[tuple[int, ...], float] = {}
-    for a in map(space.at, range(space.size or 0)):
-        network = space.build(a, view.task)
-        shape = tuple(n for p in network.parameters() for n in p.shape)
-        if shape not in cost:
-            cost[shape] = training_flops(network, view.task, PIPELINES["adam"], len(view.train), len(view.valid))
-        shapes.append(shape)
-    return shapes, cost
-
-
-def train_bucket(bucket: Bucket) -> Shard:
-    """Train all networks of a bucket."""
-    from ..protocols.training import PIPELINES, fit_stacked, load, load_test, one_thread
-
-    root = Path(bucket.data_root) if bucket.data_root else None
-    space, view = registry.space(bucket.space), load(bucket.data, root)
-    members = [(Architecture(space.family, genes), seed) for genes, seed in bucket.members]
-    networks = {(a, s): space.build(a, view.task) for a, s in members}
-    started = time.perf_counter()
-    evaluate = {"valid": view.valid, "test": load_test(bucket.data, root)}
-    with one_thread():
-        correct, _ = fit_stacked(networks, view.train, evaluate, PIPELINES[bucket.pipeline])
-    counts = {k: v.astype(np.uint16) for k, v in correct.items()}
-    return Shard(bucket, counts, time.perf_counter() - started, _machine())
+def missing(planned: Sequence[Bucket], folder: Path) -> list[Bucket]:
+    """The buckets that have no shard in a table's folder yet."""
+    return [b for b in planned if not _shard(folder, b).exists()]
 
 
 def build(
@@ -185,125 +43,203 @@ def build(
     folder: Path,
     *,
     data_root: Path | None = None,
+    device: str = "cpu",
     run: Run = map,
-    progress: Callable[[float, float], None] | None = None,
+    part: tuple[int, int] = (1, 1),
+    progress: Progress | None = None,
     pilot: Mapping[str, Json] | None = None,
-) -> Path:
-    """Train every member of a space and write the table.
+) -> Path | None:
+    """Train every architecture of a table and write it.
 
     Args:
         spec: What to build.
         folder: Of the table; finished buckets wait in its `shards` until all are there.
         data_root: See `protocols.training.load`.
+        device: "cpu" or "cuda".
         run: Maps `train_bucket` over buckets, in any order; `map`, or many processes.
+        part: (i, n): train only every n-th bucket, from the i-th: the share of one machine of n.
         progress: Called with (FLOPs done, FLOPs in all) at the start and after each bucket.
         pilot: Result of `pilot`, for the manifest.
+
+    Returns:
+        The folder, or None while the shards of other parts are missing.
     """
     if (folder / "manifest.json").exists():
         raise ValueError(f"folder: {folder} holds a table already")
-    shards = folder / "shards"
-    shards.mkdir(parents=True, exist_ok=True)
-    planned = buckets(spec, data_root)
-    todo = [b for b in planned if not (shards / f"{b.key}.npz").exists()]
-    total = sum(b.flops for b in planned)
+    (folder / "shards").mkdir(parents=True, exist_ok=True)
+    planned = plan(spec, data_root, device=device)
+    mine = planned[part[0] - 1 :: part[1]]
+    todo = missing(mine, folder)
+    total = sum(b.flops for b in mine)
     done = total - sum(b.flops for b in todo)
     if progress:
         progress(done, total)
     for shard in run(train_bucket, todo):
-        _save(shards / f"{shard.bucket.key}.npz", shard)
+        save(_shard(folder, shard.bucket), shard)
         done += shard.bucket.flops
         if progress:
             progress(done, total)
-    arrays, provenance = _merge(spec, planned, shards, data_root)
-    write_table(folder, spec.space, arrays, _manifest(spec, data_root, provenance, pilot))
-    shutil.rmtree(shards)
+    if missing(planned, folder):
+        return None
+    arrays, trained = _merge(spec, planned, folder, data_root)
+    write_table(folder, spec.space, arrays, _manifest(spec, data_root, trained, pilot))
+    shutil.rmtree(folder / "shards")
     return folder
 
 
-def pilot(spec: Spec, data_root: Path | None, architectures: int = 48) -> dict[str, Json]:
+def pilot(
+    spec: Spec, data_root: Path | None, *, device: str = "cpu", run: Run = map, architectures: int = PILOT_ARCHITECTURES
+) -> dict[str, Json]:
     """Train a few architectures with two seeds: can the table tell architectures apart from seeds?
 
     Returns:
-        Per pipeline: seed-to-seed Spearman correlation of test accuracy among working architectures (mean
-        above half of the best), their standard deviation, and that between seeds of one architecture.
+        Per pipeline: seed-to-seed Spearman correlation of the test metric among working architectures, their standard
+        deviation, and that between seeds of one architecture. An architecture works if its mean accuracy is above half
+        of the best; for other metrics if it is nearer to the best than to the worst, both by logarithm.
     """
     from scipy.stats import spearmanr
 
     from ..protocols.streams import generator
+    from ..protocols.training import load
 
     if spec.seeds < 2:
         raise ValueError(f"seeds: a pilot compares two training seeds, the spec has {spec.seeds}")
-    space = _enumerable(spec.space)
-    rng = generator(0, "pilot", spec.name)
-    rows = sorted(rng.choice(space.size or 0, min(architectures, space.size or 0), replace=False).tolist())
-    sample = {space.at(i).genes for i in rows}
-    found: dict[str, Json] = {}
-    per_pipeline: dict[str, dict[tuple[tuple[int, ...], int], int]] = {p: {} for p in spec.pipelines}
-    for bucket in buckets(spec, data_root):
-        members = tuple(m for m in bucket.members if m[0] in sample and m[1] < 2)
-        if members:
-            part = Bucket(bucket.space, bucket.data, bucket.data_root, bucket.pipeline, members, 0.0)
-            last = train_bucket(part).counts["test"][:, -1]
-            per_pipeline[bucket.pipeline] |= dict(zip(members, map(int, last), strict=True))
-    for name, correct in per_pipeline.items():
-        pairs = np.array([[correct[g, s] for s in (0, 1)] for g in sorted(sample)]) / _examples(spec, data_root)["test"]
-        pairs = pairs[pairs.mean(1) > pairs.mean(1).max() / 2]
+    space, task = enumerable(spec.space), load(spec.data, data_root).task
+    there = rows(spec)
+    chosen = generator(0, "pilot", spec.name).choice(there, min(architectures, len(there)), replace=False)
+    sample = {space.at(int(i)).genes for i in chosen}
+    parts = []
+    for bucket in plan(replace(spec, fidelities=(), fgsm=0.0, latency=False), data_root, device=device):
+        if members := tuple(m for m in bucket.members if m[0] in sample and m[1] < 2):
+            for i in range(0, len(members), 16):
+                parts.append(replace(bucket, members=members[i : i + 16], recorded=bucket.recorded[-1:]))
+    last: dict[str, dict[tuple[tuple[int, ...], int], float]] = {p: {} for p in spec.pipelines}
+    for shard in run(train_bucket, parts):
+        values = shard.arrays["test"][:, -1].astype(float)
+        last[shard.bucket.pipeline] |= dict(zip(shard.bucket.members, values.tolist(), strict=True))
+    examples, found = _examples(spec, data_root)["test"], {}
+    for name, values in last.items():
+        pairs = np.array([[values[g, s] for s in (0, 1)] for g in sorted(sample)])
+        if task.metric == "accuracy":
+            pairs /= examples
+            working = pairs[pairs.mean(1) > pairs.mean(1).max() / 2]
+        else:
+            level = np.log(pairs).mean(1) * (-1 if task.higher_is_better else 1)
+            working = pairs[level <= (level.min() + level.max()) / 2]
         found[name] = {
             "architectures": len(sample),
-            "working": len(pairs),
-            "seed_to_seed_spearman": round(float(spearmanr(pairs[:, 0], pairs[:, 1])[0]), 4),
-            "sd_architectures": round(float(pairs.mean(1).std(ddof=1)), 4),
-            "sd_seeds": round(float(np.sqrt(pairs.var(1, ddof=1).mean())), 4),
+            "working": len(working),
+            "seed_to_seed_spearman": round(float(spearmanr(working[:, 0], working[:, 1])[0]), 4),
+            "sd_architectures": round(float(working.mean(1).std(ddof=1)), 4),
+            "sd_seeds": round(float(np.sqrt(working.var(1, ddof=1).mean())), 4),
         }
     return found
 
 
-def _merge(
-    spec: Spec, planned: Sequence[Bucket], shards: Path, data_root: Path | None
-) -> tuple[dict[str, np.ndarray], dict[str, Json]]:
-    from ..protocols.training import PIPELINES, load
+def verdict(found: Mapping[str, Mapping[str, Json]]) -> str | None:
+    """Why a table is not worth building, by its pilot, in one line; None if it is."""
+    for name, values in found.items():
+        if not values["seed_to_seed_spearman"] >= LEAST_SPEARMAN:
+            return (
+                f"pilot: under {name!r} seed-to-seed Spearman is {values['seed_to_seed_spearman']}, "
+                f"less than {LEAST_SPEARMAN}: the table would not tell architectures from seeds; change the data"
+            )
+        if not values["sd_architectures"] >= LEAST_RATIO * values["sd_seeds"]:
+            return (
+                f"pilot: under {name!r} architectures deviate by {values['sd_architectures']}, "
+                f"less than {LEAST_RATIO} times the {values['sd_seeds']} of seeds; change the data"
+            )
+    return None
 
-    space, view = _enumerable(spec.space), load(spec.data, data_root)
-    rows = space.size or 0
-    arrays = {
-        f"{split}.{p}": np.full((rows, spec.seeds, PIPELINES[p].epochs), 65535, np.uint16)
-        for p in spec.pipelines
-        for split in SPLITS
-    }
-    seconds, machines = 0.0, set()
+
+def dry_run(spec: Spec, data_root: Path | None, *, device: str = "cpu") -> Iterator[tuple[str, float]]:
+    """Time a few trainings of each pipeline and fidelity, and yield (its name, expected seconds on one core)."""
+    planned = plan(spec, data_root, device=device)
+    for name, text in spec.variants():
+        mine = [b for b in planned if (b.pipeline, b.fidelity) == (name, text)]
+        middle = mine[len(mine) // 2]
+        few = middle.members[:: max(1, len(middle.members) // 8)] if len(mine) < 8 else middle.members
+        share = len(few) / len(middle.members)
+        train_bucket(replace(middle, members=few[:1]))  # compiles, which happens once
+        seconds = float(train_bucket(replace(middle, members=few)).made["seconds"])
+        yield name + (f" at {text}" if text else ""), seconds / share * sum(b.flops for b in mine) / middle.flops
+
+
+def _shard(folder: Path, bucket: Bucket) -> Path:
+    return folder / "shards" / f"{bucket.key}.npz"
+
+
+def _merge(
+    spec: Spec, planned: Sequence[Bucket], folder: Path, data_root: Path | None
+) -> tuple[dict[str, np.ndarray], list[dict[str, Json]]]:
+    space = enumerable(spec.space)
+    members = [space.at(i) for i in rows(spec)]
+    row = {a.genes: i for i, a in enumerate(members)}
+    arrays: dict[str, np.ndarray] = {}
+    made: dict[str, dict[str, Json]] = {}
     for bucket in planned:
-        meta, counts = _load(shards / f"{bucket.key}.npz")
-        seconds += meta["seconds"]
-        machines.add(meta["machine"])
-        where = [space.index(Architecture(space.family, genes)) for genes, _ in bucket.members]
-        for split in SPLITS:
-            arrays[f"{split}.{bucket.pipeline}"][where, [s for _, s in bucket.members]] = counts[split]
-    members = list(map(space.at, range(rows)))
-    features = [space.features(a, view.task) for a in members]
-    for name in ("params", "flops"):
-        arrays[f"feature.{name}"] = np.array([f[name] for f in features])
-    shapes, cost = _shapes_and_costs(spec.space, spec.data, data_root)
-    for p in spec.pipelines:
-        arrays[f"cost.{p}"] = np.array([cost[shape] for shape in shapes])
-    return arrays, {"seconds_amortised": round(seconds, 1), "hardware": sorted(machines)}
+        shard = load_shard(_shard(folder, bucket), bucket)
+        places = [row[genes] for genes, _ in bucket.members], [seed for _, seed in bucket.members]
+        for name, values in shard.arrays.items():
+            if name == "latency":
+                _place(arrays, "feature.latency", (len(members),), values)[places[0]] = values
+                continue
+            stem = f"{name}.{bucket.pipeline}" + (f"@{bucket.fidelity}" if bucket.fidelity else "")
+            _place(arrays, stem, (len(members), spec.seeds, *values.shape[1:]), values)[places] = values
+        _add(made, shard)
+    for name, text in spec.variants():
+        stem = f"cost.{name}" + (f"@{text}" if text else "")
+        counted = counter(spec.space, spec.data, data_root, text)
+        arrays[stem] = np.array([counted(a).flops for a in members])
+    whole = counter(spec.space, spec.data, data_root, "")
+    for name in ("params", "macs", "flops"):
+        arrays[f"feature.{name}"] = np.array([whole(a).features[name] for a in members])
+    return arrays, list(made.values())
+
+
+def _place(arrays: dict[str, np.ndarray], stem: str, shape: tuple[int, ...], like: np.ndarray) -> np.ndarray:
+    hole = MISSING if like.dtype == np.uint16 else np.nan
+    return arrays.setdefault(stem, np.full(shape, hole, like.dtype))
+
+
+def _add(made: dict[str, dict[str, Json]], shard: Shard) -> None:
+    """Count the buckets and seconds of each machine, software and trainer."""
+    where = {k: v for k, v in shard.made.items() if k != "seconds"}
+    entry = made.setdefault(repr(sorted(where.items())), {**where, "buckets": 0, "seconds": 0.0})
+    entry["buckets"] += 1
+    entry["seconds"] = round(entry["seconds"] + shard.made["seconds"], 1)
 
 
 def _manifest(
-    spec: Spec, data_root: Path | None, provenance: Mapping[str, Json], pilot: Mapping[str, Json] | None
+    spec: Spec, data_root: Path | None, made: list[dict[str, Json]], pilot: Mapping[str, Json] | None
 ) -> dict[str, Json]:
     from ..protocols.training import PIPELINES, load
 
+    space, task = enumerable(spec.space), load(spec.data, data_root).task
+    trained = {
+        "by": "float32, one thread per process",
+        "seconds_amortised": round(sum(m["seconds"] for m in made), 1),
+        "machines": made,
+    }
+    sampled = {} if spec.sample is None else {
+        "architectures": [space.text(space.at(i)) for i in rows(spec)],
+        "sample": f"uniform, without replacement, {spec.sample} of {space.size}; stream table-sample of the name",
+    }  # fmt: skip
     return {
         **(spec.notes or {}),
+        **sampled,
         "name": spec.name,
         "version": spec.version,
         "clock": "flops",
-        "task": load(spec.data, data_root).task,
+        "task": task,
         "examples": _examples(spec, data_root),
+        "epochs": {p: list(spec.recorded(p, PIPELINES[p].epochs)) for p in spec.pipelines},
         "pipelines": {p: PIPELINES[p] for p in spec.pipelines},
         "default_pipeline": spec.pipelines[0],
-        "trained": {"by": "stacked training, float32, one thread per process", **provenance, "software": _software()},
+        "trained": trained,
         "pilot": pilot,
+        **({"fgsm_epsilon": spec.fgsm} if spec.fgsm else {}),
+        **({"fidelities": {spec.pipelines[0]: list(spec.fidelities)}} if spec.fidelities else {}),
     }
 
 
@@ -312,50 +248,3 @@ def _examples(spec: Spec, data_root: Path | None) -> dict[str, int]:
 
     view = load(spec.data, data_root)
     return {"train": len(view.train), "valid": len(view.valid), "test": len(load_test(spec.data, data_root))}
-
-
-def _enumerable(name: str) -> IndexedSpace:
-    space = registry.space(name)
-    if not isinstance(space, IndexedSpace) or not space.size or space.size > 1_000_000:
-        raise ValueError(f"space: {name!r} has {space.size} members; a complete table takes at most 1,000,000")
-    return space
-
-
-def _save(path: Path, shard: Shard) -> None:
-    """Write under another name first: a shard is either whole or absent."""
-    partial = path.with_suffix(".part")
-    meta = json.dumps({"seconds": shard.seconds, "machine": shard.machine})
-    with partial.open("wb") as file:
-        np.savez(file, allow_pickle=False, meta=np.frombuffer(meta.encode(), np.uint8), **shard.counts)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def _load(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            return json.loads(file["meta"].tobytes()), {s: file[s] for s in SPLITS}
-    except (zipfile.BadZipFile, EOFError, OSError, KeyError, ValueError) as error:
-        raise ValueError(f"shard: {path} is damaged ({error}); delete it and build again") from None
-
-
-def _machine() -> str:
-    import torch
-
-    return f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, {platform.system()}"
-
-
-def _software() -> dict[str, str]:
-    import torch
-
-    return {"python": platform.python_version(), "numpy": np.__version__, "torch": torch.__version__}
-
-
-def dry_run(spec: Spec, data_root: Path | None) -> Iterator[tuple[str, float]]:
-    """Time one bucket of each pipeline and yield (pipeline, expected seconds on one core)."""
-    planned = buckets(spec, data_root)
-    for name in spec.pipelines:
-        mine = [b for b in planned if b.pipeline == name]
-        middle = mine[len(mine) // 2]
-        yield name, train_bucket(middle).seconds * sum(b.flops for b in mine) / middle.flops

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from .data import DATASETS, load, load_test
 from .fidelity import check_fidelity, reduced, reduced_split
-from .flops import training_flops
+from .flops import network_flops, training_flops
 from .ingredients import EpochNoise, Streams
 from .pipelines import PIPELINES, check_pipeline, pipeline_for
 
 if TYPE_CHECKING:
     from .active import check_ingredients
-    from .devices import arithmetic, one_thread
+    from .devices import arithmetic, one_thread, resolve
     from .initial import materialise
     from .objectives import constant_prediction, objective_of
+    from .many import fit_many
     from .reference import fit, fit_from_seed, measure
     from .stacked import fit_stacked
     from .trainer import ReferenceTrainer
@@ -36,16 +37,19 @@ __all__ = [
     "constant_prediction",
     "fit",
     "fit_from_seed",
+    "fit_many",
     "fit_stacked",
     "load",
     "load_test",
     "materialise",
     "measure",
+    "network_flops",
     "objective_of",
     "one_thread",
     "pipeline_for",
     "reduced",
     "reduced_split",
+    "resolve",
     "training_flops",
 ]
 
@@ -56,11 +60,13 @@ _HOME = {
     "constant_prediction": "objectives",
     "fit": "reference",
     "fit_from_seed": "reference",
+    "fit_many": "many",
     "fit_stacked": "stacked",
     "materialise": "initial",
     "measure": "reference",
     "objective_of": "objectives",
     "one_thread": "devices",
+    "resolve": "devices",
 }
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from operator import add
-from typing import Any
 
 import numpy as np
 import torch
@@ -216,7 +215,7 @@ def _compile(compiler: _Compiler, graph: fx.Graph, shape: tuple[int, int, int]) 
     modules = dict(compiler.network.named_modules())
     users = _users(graph, modules)
     ends = {name: path for module, path in compiler.path.items() for name in [_last(modules, module)]}
-    shapes = _Shapes(compiler.network, graph, shape).found
+    shapes = _shapes(graph, modules, shape)
     found: dict[fx.Node, tuple[_Pending | _Value, bool]] = {}  # true: ReLU is still to be applied
     features = 0
     for node in graph.nodes:
@@ -275,21 +274,25 @@ def _sum(compiler: _Compiler, terms: list[tuple[_Pending | _Value, bool]]) -> _P
     return _Pending(lines, terms[0][0].shape)
 
 
-class _Shapes(fx.Interpreter):
-    """Shapes (channels, height, width) of what every node of a graph computes, without computing it."""
-
-    def __init__(self, network: nn.Module, graph: fx.Graph, shape: tuple[int, int, int]) -> None:
-        super().__init__(fx.GraphModule(network, graph))
-        self.found: dict[fx.Node, tuple[int, int, int]] = {}
-        with torch.no_grad():
-            self.run(torch.zeros(2, *shape, device="meta"))
-
-    def run_node(self, node: fx.Node) -> Any:
-        value = super().run_node(node)
-        if isinstance(value, torch.Tensor):
-            c, h, w = (*value.shape[1:], 1, 1)[:3]
-            self.found[node] = c, h, w
-        return value
+def _shapes(
+    graph: fx.Graph, modules: dict[str, nn.Module], shape: tuple[int, int, int]
+) -> dict[fx.Node, tuple[int, int, int]]:
+    """Shape (channels, height, width) of every node, also of those that are not computed."""
+    found: dict[fx.Node, tuple[int, int, int]] = {}
+    for node in graph.nodes:
+        c, h, w = found[node.args[0]] if node.args and node.args[0] in found else shape
+        layer = modules[str(node.target)] if node.op == "call_module" else None
+        stride = getattr(layer, "stride", 1)
+        stride = stride if isinstance(stride, int) else stride[0]
+        if isinstance(layer, nn.AvgPool2d) and stride == 2:
+            h, w = h // 2, w // 2
+        elif isinstance(layer, (nn.AdaptiveAvgPool2d, nn.Linear)):
+            h = w = 1
+        else:
+            h, w = -(-h // stride), -(-w // stride)
+        c = getattr(layer, "out_channels", getattr(layer, "out_features", c))
+        found[node] = c, h, w
+    return found
 
 
 def _users(graph: fx.Graph, modules: dict[str, nn.Module]) -> dict[fx.Node, int]:
