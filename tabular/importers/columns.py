@@ -207,7 +207,7 @@ def _csv(m: Map) -> pd.DataFrame:
     options: dict[str, Any] = {"sep": separator, "encoding": "utf-8-sig"}
     # The default reads every digit since pandas 3.1, which deprecates the option.
     old = tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1)
-    exact = {"float_precision": "round_trip"} if old else {}
+    exact: dict[str, Any] = {"float_precision": "round_trip"} if old else {}
     try:
         header = pd.read_csv(m.file, header=None, nrows=1, dtype=str, keep_default_na=False, **options).iloc[0]
         names = [str(name) for name in header]

@@ -339,11 +339,12 @@ def test_epochs_without_validation_are_left_out_and_their_costs_are_counted(tmp_
 
 
 def test_several_groups_of_files_are_read_side_by_side(tmp_path, monkeypatch, in_process):
-    monkeypatch.setattr(nats_bench_tss, "CHUNK", 2)
+    monkeypatch.setattr(nats_bench_tss, "CHUNK", 1)
     folder, steps = write(tmp_path / "files", ragged()), []
     made = import_nats_bench_tss(folder, tmp_path / "t", hp="12", jobs=2, progress=lambda *step: steps.append(step))
-    assert steps == [(0, 3), (2, 3), (3, 3)]
-    assert (made.architectures, made.trainings) == (2, 3)
+    assert steps == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    table = open_table(made.folder)
+    assert [table.recorded_seeds(SPACE.at(i), "hp12") for i in (16, 14)] == [(777, 888), (999,)]
 
 
 OPTIONS = [
@@ -382,6 +383,10 @@ def test_a_file_under_another_number_is_refused(tmp_path, in_process):
     folder = write(tmp_path / "files", ragged())
     (folder / "000003.pickle.pbz2").rename(folder / "000004.pickle.pbz2")
     with pytest.raises(ValueError, match=r"000004.pickle.pbz2: .* is not architecture 4 of meta.pickle.pbz2"):
+        import_nats_bench_tss(folder, tmp_path / "t", hp="12")
+    (folder / "000004.pickle.pbz2").unlink()
+    (folder / "meta.pickle.pbz2").write_bytes(bz2.compress(pickled({"meta_archs": list(TEXTS.values()) * 4})))
+    with pytest.raises(ValueError, match=r"000005.pickle.pbz2: .* is not architecture 5 of meta.pickle.pbz2"):
         import_nats_bench_tss(folder, tmp_path / "t", hp="12")
 
 
