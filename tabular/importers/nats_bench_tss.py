@@ -88,11 +88,7 @@ def import_nats_bench_tss(
     Raises:
         ValueError: One line naming the option, or the file and what is wrong in it.
     """
-    if data == "cifar10":
-        raise ValueError("data: 'cifar10' has no validation values, only test values; use 'cifar10-valid'")
-    for field, value, allowed in (("data", data, tuple(DATA)), ("hp", hp, HPS)):
-        if value not in allowed:
-            raise ValueError(registry.unknown(field, value, allowed))
+    _check(data, hp)
     name = f"nats-bench-tss-{data}-{hp}"
     folder = folder or Path("nasbed-tables") / name
     if (folder / "manifest.json").exists():
@@ -114,6 +110,14 @@ def import_nats_bench_tss(
     rows, coverage = len(arrays[f"valid.hp{hp}"]), "complete" if axes["architectures"] is None else "sample"
     trainings = int(present(arrays[f"valid.hp{hp}"])[:, :, -1].sum())
     return Imported(folder, coverage, rows, trainings, tuple(notes))
+
+
+def _check(data: str, hp: str) -> None:
+    if data == "cifar10":
+        raise ValueError("data: 'cifar10' has no validation values, only test values; use 'cifar10-valid'")
+    for field, value, allowed in (("data", data, tuple(DATA)), ("hp", hp, HPS)):
+        if value not in allowed:
+            raise ValueError(registry.unknown(field, value, allowed))
 
 
 def _origin(path: Path, read: Mapping[str, np.ndarray]) -> dict[str, Json]:
