@@ -26,6 +26,7 @@ from nasbed.protocols.training import (
 )
 from nasbed.protocols.training.active import Active
 from nasbed.protocols.training.ingredients import (
+    augmented,
     classifier_of,
     mixes,
     paths_of,
@@ -106,6 +107,29 @@ def test_dropped_paths_by_hand() -> None:
     at_work(network, p, 1, x)
     torch.testing.assert_close(cell(stem(x)), expected, rtol=1e-12, atol=1e-12)
     assert len(rest) == 6
+
+
+def test_every_batch_has_its_own_part_of_the_numbers_of_the_epoch() -> None:
+    """In the order of presentation: batch k of 64 takes examples 64 k to 64 k + 63."""
+    p = replace(PLAIN, cutout=3, mixup=0.4, drop_path=0.6, dropout=0.2)
+    network, x = built(), torch.from_numpy(VIEW.train.x)
+    network.train()
+    seen: list[torch.Tensor] = []
+    path, layer = paths_of(network)[0], classifier_of(network)
+    working = at_work(network, p, 1, x)
+    path.register_forward_hook(lambda m, inputs, output: seen.append(output.detach().flatten(1).abs().sum(1)))
+    layer.register_forward_hook(lambda m, inputs, output: seen.append(inputs[0].detach()))
+    drawn = Streams(0, A).epoch(p, 150, (1, 8, 8), 12, 16)
+    assert drawn.mix is not None
+    for k, part in enumerate((slice(0, 64), slice(64, 128), slice(128, 150))):
+        shown = x[drawn.order[part]]
+        found = working.batch(k, shown)
+        expected = augmented(shown, p, cutout=drawn.cutout[part], mix=drawn.mix[k], box=None)
+        assert torch.equal(found, expected)
+        seen.clear()
+        network(found)
+        assert ((seen[0] == 0).numpy() == (drawn.paths[0, part] < 0.3)).all()
+        assert (seen[1][torch.from_numpy(drawn.units[part] < 0.2)] == 0).all()
 
 
 def test_a_path_keeps_its_expectation_and_drops_whole_images() -> None:

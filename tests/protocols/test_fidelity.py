@@ -266,10 +266,10 @@ def test_a_training_of_the_lowest_fidelity_is_that_of_the_small_network_on_the_s
 
 
 def test_fidelities_differ_and_full_is_full() -> None:
-    trainer = ReferenceTrainer(SPACE, device="cpu")
+    trainer, given = ReferenceTrainer(SPACE, device="cpu"), setting(pipeline="base")
 
     def valid(fidelity: Fidelity) -> tuple[float, ...]:
-        return trainer.train(A, setting(pipeline="base"), seed=0, fidelity=fidelity)[0].valid
+        return trainer.train(A, given, seed=0, fidelity=fidelity)[0].valid
 
     short = Fidelity(2)
     first = valid(short)
