@@ -93,7 +93,7 @@ class Captured:
         # Running statistics move in every pass; those of warming up do not count.
         buffers = list(self._stack.module.buffers())
         before = [b.clone() for b in buffers]
-        side = torch.cuda.Stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(_WARM_UP):

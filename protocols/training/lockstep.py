@@ -67,10 +67,11 @@ class Lockstep:
         self.module = weaver.woven().to(device)
         self._places = weaver.places
         self._shapes = [{name: t.shape for name, t in n.state_dict().items()} for n in networks]
-        for shapes, network in zip(self._shapes, range(self._k), strict=True):
-            if lost := sorted(set(shapes) - set(self.state(network))):
+        for network, shapes in enumerate(self._shapes):
+            held = self.state(network)
+            if lost := [name for name in shapes if name not in held]:
                 raise ValueError(f"networks: {lost[0]!r} takes no part in the computation; a stack cannot hold it")
-        self.parameters = list(self.module.parameters())
+        self.parameters: Sequence[torch.Tensor] = list(self.module.parameters())
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
 
@@ -102,7 +103,7 @@ class Lockstep:
             if k in members:
                 row = members.index(k)
                 for part, tensor in layer.state_dict().items():
-                    found[f"{name}.{part}".removeprefix(".")] = tensor.unflatten(0, (len(members), -1))[row].clone()
+                    found[f"{name}.{part}".removeprefix(".")] = tensor.view(len(members), -1)[row].clone()
         return {name: found[name].reshape(shape) for name, shape in self._shapes[k].items() if name in found}
 
     def _outputs(self, x: torch.Tensor) -> torch.Tensor:
@@ -275,11 +276,12 @@ def _keeps_networks_apart(node: fx.Node) -> bool:
     if node.target is operator.getitem:
         source, index = node.args
         if isinstance(source, fx.Node) and source.target is getattr:  # of a shape: height or width
-            return index in (2, 3, -2, -1)
+            return isinstance(index, int) and index in (2, 3, -2, -1)
         return isinstance(index, tuple) and list(index[:2]) == [slice(None)] * 2
     return node.target in _FUNCTIONS
 
 
 def side_by_side(tensors: Sequence[torch.Tensor], k: int) -> torch.Tensor:
     """Concatenate stacked tensors so that each network's channels stay together."""
-    return torch.cat([t.unflatten(1, (k, -1)) for t in tensors], 2).flatten(1, 2)
+    apart = [t.reshape(len(t), k, -1, *t.shape[2:]) for t in tensors]
+    return torch.cat(apart, 2).flatten(1, 2)

@@ -164,7 +164,7 @@ def fit_stacked(
             for name in totals if epoch + 1 in shown else ():
                 totals[name].append(seen if name == "train" else _totals(stack, *data[name], objective, size))
         states = [{name: t.cpu() for name, t in stack.state(k).items()} for k in range(len(networks))]
-    return {name: torch.stack(rows, 1).cpu().numpy() for name, rows in totals.items()}, states
+    return {name: _columns(rows, len(networks)) for name, rows in totals.items()}, states
 
 
 def losses_and_totals(
@@ -263,6 +263,11 @@ def _train_epoch(
         totals.append(stack.gradients(x, y, noise, objective))
         optimizer.step()
     return torch.stack(totals).sum(0)
+
+
+def _columns(rows: Sequence[torch.Tensor], k: int) -> np.ndarray:
+    found: np.ndarray = torch.stack(list(rows), 1).cpu().numpy() if rows else np.zeros((k, 0))
+    return found
 
 
 def _totals(stack: Stack, x: torch.Tensor, y: torch.Tensor, objective: Objective, size: int) -> torch.Tensor:

@@ -184,13 +184,13 @@ class Mixed(nn.Module):
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Split, compute, merge."""
         indices = [self.get_buffer(f"members{i}") for i in range(len(self.groups))]
-        split = [_Split.apply(x, self.k, *indices) for x in inputs]  # type: ignore[no-untyped-call]
+        split = [_Split.apply(x, self.k, *indices) for x in inputs]
         outputs = [group(*(parts[i] for parts in split)) for i, group in enumerate(self.groups)]
         shapes = {(out.shape[1] // len(index), *out.shape[2:]) for out, index in zip(outputs, indices, strict=True)}
         if len(shapes) > 1:
             listed = ", ".join("x".join(map(str, shape)) for shape in sorted(shapes))
             raise ValueError(f"networks: outputs of {listed} at one place; allowed in a stack: one shape")
-        merged: torch.Tensor = _Merge.apply(self.k, indices, *outputs)  # type: ignore[no-untyped-call]
+        merged: torch.Tensor = _Merge.apply(self.k, indices, *outputs)
         return merged
 
 
