@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .console import FAILED, progress, remark, say, usage
+from .console import FAILED, OK, progress, remark, say, usage
 
 EXAMPLES = """
 Examples:
@@ -52,22 +51,20 @@ def build(
         with usage():
             _dry_run(builder.dry_run(plan, data_root, device=device), jobs)
         return
-    with usage():
-        found = _pilot(builder, plan, folder, data_root, device, jobs)
-    for name, values in found.items():
-        correlation, working = values["seed_to_seed_spearman"], values["working"]
-        remark(f"pilot, {name}: seed-to-seed Spearman {correlation:.3f} among {working} working architectures")
-        spread = f"{values['sd_architectures']:.4f} between architectures, {values['sd_seeds']:.4f} between seeds"
-        remark(f"pilot, {name}: standard deviation {spread}")
-    refusal = builder.verdict(found)
+    run = _runner(jobs)
+    refusal = None
+    if plan.seeds > 1 and share[0] == 1:
+        with usage(), progress("pilot") as step:
+            found = builder.pilot(plan, folder, data_root=data_root, device=device, run=run, progress=step)
+        _print_pilot(found)
+        refusal = builder.verdict(found)
     if refusal:
         remark(refusal + ("" if despite_pilot else "; --despite-pilot builds all the same"))
     if pilot or (refusal and not despite_pilot):
-        raise typer.Exit(FAILED if refusal else 0)
+        raise typer.Exit(FAILED if refusal else OK)
     with usage(), progress("training") as step:
         made = builder.build(
-            plan, folder,
-            data_root=data_root, device=device, run=_runner(jobs), part=share, progress=step, pilot=found,
+            plan, folder, data_root=data_root, device=device, run=run, part=share, progress=step
         )  # fmt: skip
     if made:
         say(f"table: {made}")
@@ -83,25 +80,12 @@ def _dry_run(timed: Iterator[tuple[str, float]], jobs: int) -> None:
     say(f"together about {total / 3600:.2f} core-hours, {total / jobs / 3600:.2f} hours with {jobs} processes")
 
 
-def _pilot(
-    builder: Any, plan: Any, folder: Path, data_root: Path | None, device: str, jobs: int
-) -> Mapping[str, Mapping[str, Any]]:
-    """The pilot's result, kept beside the shards so that a resumed build does not repeat it."""
-    from ..protocols.training import PIPELINES, load
-
-    kept = folder / "shards" / "pilot.json"
-    of = [load(plan.data, data_root).task.digest, *(PIPELINES[p].digest for p in plan.pipelines)]
-    if kept.exists():
-        known: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
-        if known["of"] == of:
-            found: Mapping[str, Mapping[str, Any]] = known["found"]
-            return found
-    found = builder.pilot(plan, data_root, device=device, run=_runner(jobs))
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    partial = kept.with_suffix(".part")
-    partial.write_text(json.dumps({"of": of, "found": found}), encoding="utf-8")
-    os.replace(partial, kept)
-    return found
+def _print_pilot(found: Mapping[str, Mapping[str, Any]]) -> None:
+    for name, values in found.items():
+        correlation, working = values["seed_to_seed_spearman"], values["working"]
+        remark(f"pilot, {name}: seed-to-seed Spearman {correlation:.3f} among {working} working architectures")
+        spread = f"{values['sd_architectures']:.4f} between architectures, {values['sd_seeds']:.4f} between seeds"
+        remark(f"pilot, {name}: standard deviation {spread}")
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -16,6 +16,8 @@ from .spec import Spec, enumerable, fidelity
 if TYPE_CHECKING:
     from torch import nn
 
+PILOT_ARCHITECTURES, PILOT_SEEDS = 48, 2
+
 Member = tuple[tuple[int, ...], int]
 """Genes and training seed."""
 
@@ -37,6 +39,7 @@ class Bucket:
         flops: Of all trainings together.
         digests: Of the data set and the pipeline.
         device: "cpu" or "cuda": not in the key, since any machine's results are welcome.
+        pilot: Whether the build's pilot looks at it; not in the key.
     """
 
     space: str
@@ -51,6 +54,7 @@ class Bucket:
     flops: float
     digests: tuple[str, str] = ("", "")
     device: str = "cpu"
+    pilot: bool = False
 
     @property
     def root(self) -> Path | None:
@@ -94,33 +98,45 @@ def rows(spec: Spec) -> list[int]:
     return sorted(chosen)
 
 
+def pilot_rows(spec: Spec) -> list[int]:
+    """Indices in the space of the architectures of the pilot, a uniform sample of the rows: stream `pilot`."""
+    there = rows(spec)
+    few = min(PILOT_ARCHITECTURES, len(there))
+    return sorted(generator(0, "pilot", spec.name).choice(there, few, replace=False).tolist())
+
+
 def plan(spec: Spec, data_root: Path | None, *, device: str = "cpu") -> list[Bucket]:
-    """The trainings of a table: those of the first seed before those of the second, expensive buckets first."""
+    """The trainings of a table: those of the pilot first, then seed by seed, expensive buckets first."""
     from ..protocols.training import PIPELINES, load
 
     space = enumerable(spec.space)
     members = [space.at(i) for i in rows(spec)]
+    first = {space.at(i) for i in pilot_rows(spec)} if spec.seeds > 1 else set()
     data = load(spec.data, data_root).task.digest
+    root = str(data_root) if data_root else None
     found = []
     for name, text in spec.variants():
-        pipeline = PIPELINES[name]
-        counted = counter(spec.space, spec.data, data_root, text)
+        pipeline, counted = PIPELINES[name], counter(spec.space, spec.data, data_root, text)
+        measures = (0.0, False) if text else (spec.fgsm, spec.latency and name == spec.pipelines[0])
+        recorded = spec.recorded(name, pipeline.epochs)
         groups: dict[tuple[Any, ...], list[Architecture]] = {}
         for a in members:
             groups.setdefault(counted(a).group, []).append(a)
-        measures = (spec.fgsm, spec.latency and name == spec.pipelines[0]) if not text else (0.0, False)
         for group in groups.values():
             pairs = [(a, seed) for seed in range(spec.seeds) for a in group]
-            for i in range(0, len(pairs), spec.bucket):
-                chosen = pairs[i : i + spec.bucket]
-                found.append(
-                    Bucket(
-                        spec.space, spec.data, str(data_root) if data_root else None, name, text,
-                        tuple((a.genes, s) for a, s in chosen), spec.recorded(name, pipeline.epochs), *measures,
-                        sum(counted(a).flops for a, _ in chosen) * pipeline.epochs, (data, pipeline.digest), device,
-                    )
-                )  # fmt: skip
-    return sorted(found, key=lambda b: (b.members[0][1], -b.flops, b.key))
+            early = [(a, seed) for a, seed in pairs if not text and a in first and seed < PILOT_SEEDS]
+            chosen = set(early)
+            for pilot, part in ((True, early), (False, [p for p in pairs if p not in chosen])):
+                for i in range(0, len(part), spec.bucket):
+                    some = part[i : i + spec.bucket]
+                    flops = sum(counted(a).flops for a, _ in some) * pipeline.epochs
+                    found.append(
+                        Bucket(
+                            spec.space, spec.data, root, name, text, tuple((a.genes, s) for a, s in some), recorded,
+                            *measures, flops, (data, pipeline.digest), device, pilot,
+                        )
+                    )  # fmt: skip
+    return sorted(found, key=lambda b: (not b.pilot, b.members[0][1], -b.flops, b.key))
 
 
 @lru_cache(maxsize=16)

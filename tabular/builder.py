@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..protocols import Architecture, Json
-from .buckets import Bucket, counter, plan, rows
+from ..protocols import Json
+from .buckets import PILOT_SEEDS, Bucket, counter, plan, rows
 from .format import write_table
 from .manifest import MISSING
 from .shards import Shard, load_shard, save, train_bucket
@@ -27,7 +27,6 @@ __all__ = ["Spec", "build", "dry_run", "missing", "pilot", "plan", "verdict"]
 Run = Callable[[Callable[[Bucket], Shard], Sequence[Bucket]], Iterable[Shard]]
 Progress = Callable[[float, float], None]
 
-PILOT_ARCHITECTURES = 48
 LEAST_SPEARMAN = 0.8
 LEAST_RATIO = 1.5
 """Deviation between architectures over that between seeds, that a pilot must show."""
@@ -47,7 +46,6 @@ def build(
     run: Run = map,
     part: tuple[int, int] = (1, 1),
     progress: Progress | None = None,
-    pilot: Mapping[str, Json] | None = None,
 ) -> Path | None:
     """Train every architecture of a table and write it.
 
@@ -59,18 +57,53 @@ def build(
         run: Maps `train_bucket` over buckets, in any order; `map`, or many processes.
         part: (i, n): train only every n-th bucket, from the i-th: the share of one machine of n.
         progress: Called with (FLOPs done, FLOPs in all) at the start and after each bucket.
-        pilot: Result of `pilot`, for the manifest.
 
     Returns:
         The folder, or None while the shards of other parts are missing.
     """
     if (folder / "manifest.json").exists():
         raise ValueError(f"folder: {folder} holds a table already")
-    (folder / "shards").mkdir(parents=True, exist_ok=True)
     planned = plan(spec, data_root, device=device)
-    mine = planned[part[0] - 1 :: part[1]]
-    todo = missing(mine, folder)
-    total = sum(b.flops for b in mine)
+    _train(planned[part[0] - 1 :: part[1]], folder, run, progress)
+    if missing(planned, folder):
+        return None
+    arrays, trained = _merge(spec, planned, folder, data_root)
+    write_table(
+        folder, spec.space, arrays, _manifest(spec, data_root, trained, _pilot(spec, planned, folder, data_root))
+    )
+    shutil.rmtree(folder / "shards")
+    return folder
+
+
+def pilot(
+    spec: Spec,
+    folder: Path,
+    *,
+    data_root: Path | None = None,
+    device: str = "cpu",
+    run: Run = map,
+    progress: Progress | None = None,
+) -> dict[str, Json]:
+    """Train a few architectures with two seeds: can the table tell architectures apart from seeds?
+
+    They are the table's own trainings, which a build starts with: what the pilot trains is not trained again.
+
+    Returns:
+        Per pipeline: seed-to-seed Spearman correlation of the test metric among working architectures, their standard
+        deviation, and that between seeds of one architecture. An architecture works if its mean accuracy is above half
+        of the best; for other metrics if it is nearer to the best than to the worst, both by logarithm.
+    """
+    if spec.seeds < PILOT_SEEDS:
+        raise ValueError(f"seeds: a pilot compares two training seeds, the spec has {spec.seeds}")
+    planned = [b for b in plan(spec, data_root, device=device) if b.pilot]
+    _train(planned, folder, run, progress)
+    return _pilot(spec, planned, folder, data_root) or {}
+
+
+def _train(planned: Sequence[Bucket], folder: Path, run: Run, progress: Progress | None) -> None:
+    (folder / "shards").mkdir(parents=True, exist_ok=True)
+    todo = missing(planned, folder)
+    total = sum(b.flops for b in planned)
     done = total - sum(b.flops for b in todo)
     if progress:
         progress(done, total)
@@ -79,47 +112,21 @@ def build(
         done += shard.bucket.flops
         if progress:
             progress(done, total)
-    if missing(planned, folder):
-        return None
-    arrays, trained = _merge(spec, planned, folder, data_root)
-    write_table(folder, spec.space, arrays, _manifest(spec, data_root, trained, pilot))
-    shutil.rmtree(folder / "shards")
-    return folder
 
 
-def pilot(
-    spec: Spec, data_root: Path | None, *, device: str = "cpu", run: Run = map, architectures: int = PILOT_ARCHITECTURES
-) -> dict[str, Json]:
-    """Train a few architectures with two seeds: can the table tell architectures apart from seeds?
-
-    Returns:
-        Per pipeline: seed-to-seed Spearman correlation of the test metric among working architectures, their standard
-        deviation, and that between seeds of one architecture. An architecture works if its mean accuracy is above half
-        of the best; for other metrics if it is nearer to the best than to the worst, both by logarithm.
-    """
+def _pilot(spec: Spec, planned: Sequence[Bucket], folder: Path, data_root: Path | None) -> dict[str, Json] | None:
     from scipy.stats import spearmanr
 
-    from ..protocols.streams import generator
     from ..protocols.training import load
 
-    if spec.seeds < 2:
-        raise ValueError(f"seeds: a pilot compares two training seeds, the spec has {spec.seeds}")
-    space, task = enumerable(spec.space), load(spec.data, data_root).task
-    there = rows(spec)
-    chosen = generator(0, "pilot", spec.name).choice(there, min(architectures, len(there)), replace=False)
-    sample = {space.at(int(i)).genes for i in chosen}
-    parts = []
-    for bucket in plan(replace(spec, fidelities=(), fgsm=0.0, latency=False), data_root, device=device):
-        if members := tuple(m for m in bucket.members if m[0] in sample and m[1] < 2):
-            for i in range(0, len(members), 16):
-                parts.append(replace(bucket, members=members[i : i + 16], recorded=bucket.recorded[-1:]))
-    last: dict[str, dict[tuple[tuple[int, ...], int], float]] = {p: {} for p in spec.pipelines}
-    for shard in run(train_bucket, parts):
-        values = shard.arrays["test"][:, -1].astype(float)
-        last[shard.bucket.pipeline] |= dict(zip(shard.bucket.members, values.tolist(), strict=True))
-    examples, found = _examples(spec, data_root)["test"], {}
-    for name, values in last.items():
-        pairs = np.array([[values[g, s] for s in (0, 1)] for g in sorted(sample)])
+    task, examples, found = load(spec.data, data_root).task, _examples(spec, data_root)["test"], {}
+    for name in spec.pipelines if spec.seeds >= PILOT_SEEDS else ():
+        values: dict[tuple[tuple[int, ...], int], float] = {}
+        for bucket in planned:
+            if bucket.pilot and bucket.pipeline == name:
+                last = load_shard(_shard(folder, bucket), bucket).arrays["test"][:, -1].astype(float)
+                values |= dict(zip(bucket.members, last.tolist(), strict=True))
+        pairs = np.array([[values[genes, s] for s in range(PILOT_SEEDS)] for genes in sorted({g for g, _ in values})])
         if task.metric == "accuracy":
             pairs /= examples
             working = pairs[pairs.mean(1) > pairs.mean(1).max() / 2]
@@ -127,13 +134,13 @@ def pilot(
             level = np.log(pairs).mean(1) * (-1 if task.higher_is_better else 1)
             working = pairs[level <= (level.min() + level.max()) / 2]
         found[name] = {
-            "architectures": len(sample),
+            "architectures": len(pairs),
             "working": len(working),
             "seed_to_seed_spearman": round(float(spearmanr(working[:, 0], working[:, 1])[0]), 4),
             "sd_architectures": round(float(working.mean(1).std(ddof=1)), 4),
             "sd_seeds": round(float(np.sqrt(working.var(1, ddof=1).mean())), 4),
         }
-    return found
+    return found or None
 
 
 def verdict(found: Mapping[str, Mapping[str, Json]]) -> str | None:

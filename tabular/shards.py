@@ -40,7 +40,14 @@ class Shard:
 def train_bucket(bucket: Bucket) -> Shard:
     """Train all members of a bucket, on one thread."""
     from ..protocols.training import (
-        PIPELINES, fit_many, load, load_test, objective_of, one_thread, reduced, reduced_split,
+        PIPELINES,
+        fit_many,
+        load,
+        load_test,
+        objective_of,
+        one_thread,
+        reduced,
+        reduced_split,
     )  # fmt: skip
 
     whole, part = registry.space(bucket.space), fidelity(bucket.fidelity)

@@ -116,7 +116,11 @@ def _check(where: str, given: Mapping[str, Any], allowed: tuple[str, ...]) -> No
             raise ValueError(f"{where}: the field {key!r} is missing")
     for field in ("pipelines", "fidelities", "every_epoch"):
         names = given.get(field, ["-"] if field == "pipelines" else [])
-        if not isinstance(names, list) or len(set(map(str, names))) != len(names) or (field == "pipelines" and not names):
+        if (
+            not isinstance(names, list)
+            or len(set(map(str, names))) != len(names)
+            or (field == "pipelines" and not names)
+        ):
             raise ValueError(f"{where}: {field}: {names!r} is not a list of names, each once")
     known = {"pipelines": PIPELINES, "every_epoch": given["pipelines"], "data": DATASETS}
     for field, choice in known.items():

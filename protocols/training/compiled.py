@@ -17,10 +17,10 @@ from ..architecture import Architecture
 from ..streams import torch_generator
 from ..task import Pipeline, Split
 from . import machine
-from .ingredients import EpochNoise, Streams, augmented, drop_path_rate, paths_of, soft, targets
-from .program import Program, compile_network
 from .descent import learning_rate, make_optimizer
+from .ingredients import EpochNoise, Streams, augmented, drop_path_rate, paths_of, soft, targets
 from .initial import materialise
+from .program import Program, compile_network
 
 _AT_ONCE = 256
 """Examples per batch of an evaluation: their values fit in the cache."""
@@ -48,6 +48,8 @@ class Network:
         self._scratch, self._copied = (np.zeros(program.scratch * batch, dtype) for _ in range(2))
         self._inverse = np.zeros(max(program.inverse, 1), dtype)
         self._nothing = np.zeros((1, 0), dtype)
+        widest = max(1, *program.code[:, machine.OUTPUTS].tolist())
+        self._unit, self._nought = np.ones(widest, dtype), np.zeros(widest, dtype)
 
     def logits(self, x: np.ndarray, *, training: bool, keep: np.ndarray | None = None, units: np.ndarray | None = None
                ) -> np.ndarray:  # fmt: skip
@@ -58,7 +60,7 @@ class Network:
         self._masks = (self._none(keep), self._none(units))
         machine.forward(
             p.code, self.parameters, self.statistics, self._values, self._saved, self._inverse, self._scratch,
-            *self._masks, batch, training,
+            *self._masks, self._unit, self._nought, batch, training,
         )  # fmt: skip
         return self._values[p.output * batch : (p.output + p.classes) * batch].reshape(p.classes, batch)
 
@@ -222,6 +224,6 @@ def _correct(network: Network, x: np.ndarray, y: np.ndarray) -> int:
 
 
 def _withstood(network: Network, x: np.ndarray, y: np.ndarray, epsilon: float) -> int:
-    moved = [x[i : i + _AT_ONCE] + x.dtype.type(epsilon) * np.sign(network.input_slopes(x[i : i + _AT_ONCE], y[i : i + _AT_ONCE]))
-             for i in range(0, len(y), _AT_ONCE)]  # fmt: skip
+    parts = [slice(i, i + _AT_ONCE) for i in range(0, len(y), _AT_ONCE)]
+    moved = [x[p] + x.dtype.type(epsilon) * np.sign(network.input_slopes(x[p], y[p])) for p in parts]
     return _correct(network, np.concatenate(moved), y)

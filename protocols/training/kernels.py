@@ -30,6 +30,32 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return made
 
 
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Put a function's code into its callers before they are compiled: nested functions are compiled once a level."""
+    made: Callable[..., Any] = numba.njit(inline="always")(function)
+    return made
+
+
+@compiled
+def fill(out: np.ndarray) -> None:
+    """Set every number of `out` (c, h, n) to 0; loops, since array expressions take long to compile."""
+    for c in range(out.shape[0]):
+        for y in range(out.shape[1]):
+            row = out[c, y]
+            for i in range(len(row)):
+                row[i] = 0
+
+
+@compiled
+def add(x: np.ndarray, out: np.ndarray) -> None:
+    """Add x to `out`, both (c, h, n)."""
+    for c in range(out.shape[0]):
+        for y in range(out.shape[1]):
+            source, target = x[c, y], out[c, y]
+            for i in range(len(target)):
+                target[i] += source[i]
+
+
 @compiled
 def taps(width: int, batch: int, kernel: int, stride: int) -> tuple[int, int, int]:
     """Where in a row of the padded input the three taps of a kernel of 3 start."""
@@ -40,7 +66,7 @@ def taps(width: int, batch: int, kernel: int, stride: int) -> tuple[int, int, in
 
 @compiled
 def pad(x: np.ndarray, padded: np.ndarray, batch: int, kernel: int, stride: int, relu: bool) -> None:
-    """Copy x (c, h, w * batch), ReLU applied, into `padded` (c, h + 2, (w + 2) * batch), or without border for kernel 1."""
+    """Copy x (c, h, w * batch), ReLU applied, into `padded` (c, h + 2, (w + 2) * batch); no border for kernel 1."""
     channels, height, n = x.shape
     zero = x.dtype.type(0)
     if kernel == 1:
@@ -52,7 +78,7 @@ def pad(x: np.ndarray, padded: np.ndarray, batch: int, kernel: int, stride: int,
         return
     width = n // batch
     odd = (width + 3) // 2
-    padded[:] = 0
+    fill(padded)
     for c in range(channels):
         for y in range(height):
             row = padded[c, y + 1]
@@ -94,15 +120,16 @@ def unpad(padded: np.ndarray, x: np.ndarray, out: np.ndarray, batch: int, kernel
 
 @compiled
 def conv3(padded: np.ndarray, w: np.ndarray, out: np.ndarray, batch: int, stride: int) -> None:
-    """Convolution of 3x3, w (out, in, 3, 3), of the padded input into `out` (out, h, w * batch); two channels at once."""
+    """3x3 convolution, w (out, in, 3, 3), of the padded input into `out` (out, h, w * batch); two channels at once."""
     channels, height, n = out.shape
     a, b, d = taps(padded.shape[2] // batch - 2, batch, 3, stride)
     for first in range(0, channels, 2):
         second = min(first + 1, channels - 1)  # an odd last channel is computed twice
         for y in range(height):
             p, q = out[first, y], out[second, y]
-            p[:] = 0
-            q[:] = 0
+            for i in range(n):
+                p[i] = 0
+                q[i] = 0
             for c in range(padded.shape[0]):
                 for dy in range(3):
                     row = padded[c, y * stride + dy]
@@ -123,11 +150,11 @@ def conv3_weights(padded: np.ndarray, gradient: np.ndarray, out: np.ndarray, bat
     """Gradient of `conv3`'s weights (out, in, 3, 3), given that of its result."""
     channels, height, n = gradient.shape
     a, b, d = taps(padded.shape[2] // batch - 2, batch, 3, stride)
-    out[:] = 0
+    zero = out.dtype.type(0)
     for k in range(channels):
         for c in range(padded.shape[0]):
             for dy in range(3):
-                s0, s1, s2 = out[k, c, dy, 0], out[k, c, dy, 1], out[k, c, dy, 2]
+                s0, s1, s2 = zero, zero, zero
                 for y in range(height):
                     row, g = padded[c, y * stride + dy], gradient[k, y]
                     r, s, t = row[a : a + n], row[b : b + n], row[d : d + n]
@@ -159,7 +186,7 @@ def conv3_input(gradient: np.ndarray, w: np.ndarray, padded: np.ndarray, batch: 
     """Gradient of `conv3`'s padded input, given that of its result."""
     height, n = gradient.shape[1:]
     a, b, d = taps(padded.shape[2] // batch - 2, batch, 3, stride)
-    padded[:] = 0
+    fill(padded)
     for c in range(padded.shape[0]):
         for y in range(height):
             for dy in range(3):
@@ -174,17 +201,18 @@ def conv1(x: np.ndarray, w: np.ndarray, out: np.ndarray) -> None:
     """Convolution of 1x1, w (out, in)."""
     for k in range(out.shape[0]):
         for y in range(out.shape[1]):
-            out[k, y, :] = 0
-            combine(out[k, y], x, y, w[k])
+            row = out[k, y]
+            for i in range(len(row)):
+                row[i] = 0
+            combine(row, x, y, w[k])
 
 
 @compiled
 def conv1_weights(x: np.ndarray, gradient: np.ndarray, out: np.ndarray) -> None:
     """Gradient of `conv1`'s weights (out, in)."""
-    out[:] = 0
     for k in range(out.shape[0]):
         for c in range(out.shape[1]):
-            total = out[k, c]
+            total = out.dtype.type(0)
             for y in range(x.shape[1]):
                 g, r = gradient[k, y], x[c, y]
                 for i in range(len(g)):
@@ -197,8 +225,10 @@ def conv1_input(gradient: np.ndarray, w: np.ndarray, out: np.ndarray) -> None:
     """Gradient of `conv1`'s input."""
     for c in range(out.shape[0]):
         for y in range(out.shape[1]):
-            out[c, y, :] = 0
-            combine(out[c, y], gradient, y, w[:, c])
+            row = out[c, y]
+            for i in range(len(row)):
+                row[i] = 0
+            combine(row, gradient, y, w[:, c])
 
 
 @compiled
@@ -258,7 +288,7 @@ def normalise_input(
 
 @compiled
 def box3(x: np.ndarray, share: np.ndarray, out: np.ndarray, batch: int, adjoint: bool) -> None:
-    """Add the mean over the 3x3 neighbours that are there, x (c, h, w * batch), to `out`; or its adjoint, for gradients.
+    """Add the mean over the 3x3 neighbours that are there, x (c, h, w * batch), to `out`; or the adjoint of that.
 
     `share` (h, w) is 1 / number of neighbours.
     """

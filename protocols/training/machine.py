@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from .kernels import (
+    add,
     box3,
     combine,
     compiled,
@@ -18,6 +19,8 @@ from .kernels import (
     conv3,
     conv3_input,
     conv3_weights,
+    fill,
+    inlined,
     normalise,
     normalise_input,
     pad,
@@ -33,28 +36,28 @@ CONV, NORM, RELU, BOX, HALVE, COPY, POOL, LINEAR, DROP = range(9)
 COLUMNS = 20
 
 
-@compiled
+@inlined
 def _values(memory: np.ndarray, place: int, channels: int, height: int, width: int, batch: int) -> np.ndarray:
     size = channels * height * width * batch
     return memory[place * batch : place * batch + size].reshape(channels, height, width * batch)
 
 
-@compiled
+@inlined
 def _source(line: np.ndarray, memory: np.ndarray, batch: int) -> np.ndarray:
     return _values(memory, line[SOURCE], line[INPUTS], line[IN_HEIGHT], line[IN_WIDTH], batch)
 
 
-@compiled
+@inlined
 def _target(line: np.ndarray, memory: np.ndarray, batch: int) -> np.ndarray:
     return _values(memory, line[TARGET], line[OUTPUTS], line[OUT_HEIGHT], line[OUT_WIDTH], batch)
 
 
-@compiled
+@inlined
 def _saved(line: np.ndarray, memory: np.ndarray, batch: int) -> np.ndarray:
     return _values(memory, line[SAVED], line[OUTPUTS], line[OUT_HEIGHT], line[OUT_WIDTH], batch)
 
 
-@compiled
+@inlined
 def _padded(line: np.ndarray, scratch: np.ndarray, batch: int) -> np.ndarray:
     border = line[KERNEL] - 1
     height, width = line[IN_HEIGHT] + border, line[IN_WIDTH] + border
@@ -92,8 +95,9 @@ def _emit(y: np.ndarray, scale: np.ndarray, shift: np.ndarray, keep: np.ndarray,
 @compiled
 def _kept(gradient: np.ndarray, keep: np.ndarray, out: np.ndarray) -> np.ndarray:
     """A copy of a gradient in `out`, times `keep` (batch,) unless that is empty."""
-    flat = out[: gradient.size].reshape(gradient.shape)
-    batch, n = len(keep), gradient.shape[2]
+    channels, height, n = gradient.shape
+    flat = out[: channels * height * n].reshape(channels, height, n)
+    batch = len(keep)
     for c in range(gradient.shape[0]):
         for h in range(gradient.shape[1]):
             source, target = gradient[c, h], flat[c, h]
@@ -107,7 +111,7 @@ def _kept(gradient: np.ndarray, keep: np.ndarray, out: np.ndarray) -> np.ndarray
     return flat
 
 
-@compiled
+@inlined
 def _forward_conv(
     line: np.ndarray,
     x: np.ndarray,
@@ -118,13 +122,16 @@ def _forward_conv(
     saved: np.ndarray,
     inverse: np.ndarray,
     scratch: np.ndarray,
+    unit: np.ndarray,
+    nought: np.ndarray,
     batch: int,
     training: bool,
 ) -> None:
     inputs, outputs, kernel = line[INPUTS], line[OUTPUTS], line[KERNEL]
     y = _saved(line, saved, batch)
     if line[OP] == NORM:
-        y[:] = x
+        fill(y)
+        add(x, y)
     else:
         padded = _padded(line, scratch, batch)
         pad(x, padded, batch, kernel, line[STRIDE], line[RECTIFY] == 1)
@@ -140,11 +147,10 @@ def _forward_conv(
         scale, shift = line[SCALE], line[SCALE] + outputs
         _emit(y, parameters[scale : scale + outputs], parameters[shift : shift + outputs], keep, out)
     else:
-        one = np.ones(outputs, y.dtype)
-        _emit(y, one, one - one, keep, out)
+        _emit(y, unit, nought, keep, out)
 
 
-@compiled
+@inlined
 def _backward_conv(
     line: np.ndarray,
     x: np.ndarray,
@@ -168,7 +174,7 @@ def _backward_conv(
         invert = inverse[line[INVERSE] : line[INVERSE] + outputs]
         normalise_input(hat.reshape(outputs, n), gradient.reshape(outputs, n), invert, scale, place, training)
     if line[OP] == NORM:
-        into += gradient
+        add(gradient, into)
         return
     padded = _padded(line, scratch, batch)
     first, last = line[WEIGHT], line[WEIGHT] + outputs * inputs * kernel * kernel
@@ -198,6 +204,8 @@ def forward(
     scratch: np.ndarray,
     keep: np.ndarray,
     units: np.ndarray,
+    unit: np.ndarray,
+    nought: np.ndarray,
     batch: int,
     training: bool,
 ) -> None:
@@ -208,9 +216,9 @@ def forward(
         op = line[OP]
         x, out = _source(line, values, batch), _target(line, values, batch)
         mask = keep[line[PATH]] if line[PATH] >= 0 and keep.shape[1] > 0 and training else nothing
-        if op == CONV or op == NORM:
+        if op in (CONV, NORM):
             _forward_conv(
-                line, x, out, mask, parameters, statistics, saved, inverse, scratch, batch, training
+                line, x, out, mask, parameters, statistics, saved, inverse, scratch, unit, nought, batch, training
             )
         elif op == RELU:
             for c in range(out.shape[0]):
@@ -218,15 +226,14 @@ def forward(
                     for i in range(out.shape[2]):
                         out[c, h, i] += max(x[c, h, i], x.dtype.type(0))
         elif op == BOX:
-            y = scratch[: out.size].reshape(out.shape)
-            y[:] = 0
+            y = _values(scratch, 0, line[OUTPUTS], line[OUT_HEIGHT], line[OUT_WIDTH], batch)
+            fill(y)
             box3(x, _shares(line[IN_HEIGHT], line[IN_WIDTH], values), y, batch, False)
-            one = np.ones(out.shape[0], values.dtype)
-            _emit(y, one, one - one, mask, out)
-        elif op == HALVE or op == POOL:
+            _emit(y, unit, nought, mask, out)
+        elif op in (HALVE, POOL):
             _shrink(x, out, line[IN_WIDTH], line[OUT_HEIGHT], line[OUT_WIDTH], batch, False)
         elif op == COPY:
-            out += x
+            add(x, out)
         elif op == DROP:
             for c in range(out.shape[0]):
                 for i in range(out.shape[2]):
@@ -235,7 +242,8 @@ def forward(
             w = parameters[line[WEIGHT] : line[WEIGHT] + line[OUTPUTS] * line[INPUTS]]
             conv1(x, w.reshape(line[OUTPUTS], line[INPUTS]), out)
             for k in range(out.shape[0]):
-                out[k] += parameters[line[SCALE] + k]
+                for i in range(out.shape[2]):
+                    out[k, 0, i] += parameters[line[SCALE] + k]
 
 
 @compiled
@@ -282,11 +290,9 @@ def backward(
         op = line[OP]
         x, into, g = _source(line, values, batch), _source(line, slopes, batch), _target(line, slopes, batch)
         mask = keep[line[PATH]] if line[PATH] >= 0 and keep.shape[1] > 0 and training else nothing
-        if op == CONV or op == NORM:
+        if op in (CONV, NORM):
             own = _kept(g, mask, copied)
-            _backward_conv(
-                line, x, own, into, parameters, gradients, saved, inverse, scratch, batch, training, deep
-            )
+            _backward_conv(line, x, own, into, parameters, gradients, saved, inverse, scratch, batch, training, deep)
         elif op == RELU:
             for c in range(g.shape[0]):
                 for h in range(g.shape[1]):
@@ -294,10 +300,10 @@ def backward(
                         into[c, h, i] += g[c, h, i] if x[c, h, i] > 0 else x.dtype.type(0)
         elif op == BOX:
             box3(_kept(g, mask, copied), _shares(line[IN_HEIGHT], line[IN_WIDTH], values), into, batch, True)
-        elif op == HALVE or op == POOL:
+        elif op in (HALVE, POOL):
             _shrink(into, g, line[IN_WIDTH], line[OUT_HEIGHT], line[OUT_WIDTH], batch, True)
         elif op == COPY:
-            into += g
+            add(g, into)
         elif op == DROP:
             for c in range(g.shape[0]):
                 for i in range(g.shape[2]):
@@ -308,14 +314,15 @@ def backward(
             place = gradients[line[WEIGHT] : line[WEIGHT] + outputs * inputs].reshape(outputs, inputs)
             conv1_weights(x, g, place)
             for k in range(outputs):
-                gradients[line[SCALE] + k] = g[k].sum()
+                for i in range(g.shape[2]):
+                    gradients[line[SCALE] + k] += g[k, 0, i]
             for c in range(inputs):
                 combine(into[c, 0], g, 0, w[:, c])
 
 
 @compiled
 def cross_entropy_slope(logits: np.ndarray, targets: np.ndarray, out: np.ndarray) -> None:
-    """Gradient of the mean cross-entropy with respect to the logits, all (classes, batch): (softmax - target) / batch."""
+    """Gradient of the mean cross-entropy by the logits, all (classes, batch): (softmax - target) / batch."""
     classes, batch = logits.shape
     for i in range(batch):
         top = logits[0, i]

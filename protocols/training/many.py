@@ -66,7 +66,9 @@ def fit_many(
         totals, states = _one_by_one(networks, train, evaluate, pipeline, objective, device, recorded)
         name = "reference"
     if attack:
-        counts = [_withstood(n, s, evaluate[attack[0]], attack[1]) for n, s in zip(networks.values(), states, strict=True)]
+        counts = [
+            _withstood(n, s, evaluate[attack[0]], attack[1]) for n, s in zip(networks.values(), states, strict=True)
+        ]
         totals["fgsm"] = np.array(counts)[:, None]
     return totals, name
 

@@ -53,7 +53,7 @@ FREE = Pipeline(
 )
 
 # The set for tables, on grey images of 12x12 to 28x28 pixels: one skeleton, to which ingredients are added.
-LEARNING_RATE, EPOCHS, BATCH_SIZE = 0.1, 8, 64
+LEARNING_RATE, EPOCHS, BATCH_SIZE = 0.1, 6, 64
 # DeVries & Taylor take a square of 16 on CIFAR-10, a quarter of 32x32 pixels. Here it is a ninth of 12x12: a digit is
 # a few strokes of a few pixels.
 CUTOUT_SIDE = 4

@@ -99,7 +99,8 @@ class _Compiler:
     def line(self, op: int, source: _Value, out: tuple[int, int, int], **columns: int) -> _Pending:
         (c, h, w), (k, y, x) = source.shape, out
         base = {m.OP: op, m.SOURCE: source.place, m.INPUTS: c, m.IN_HEIGHT: h, m.IN_WIDTH: w, m.OUTPUTS: k,
-                m.OUT_HEIGHT: y, m.OUT_WIDTH: x, m.KERNEL: 1, m.STRIDE: 1, m.PATH: -1, m.NEEDED: int(source.place > 0)}  # fmt: skip
+                m.OUT_HEIGHT: y, m.OUT_WIDTH: x, m.KERNEL: 1, m.STRIDE: 1, m.PATH: -1,
+                m.NEEDED: int(source.place > 0)}  # fmt: skip
         return _Pending([base | {getattr(m, name): value for name, value in columns.items()}], out)
 
     def conv(self, name: str, layer: nn.Conv2d, source: _Value, *, relu: bool) -> _Pending:
@@ -172,7 +173,7 @@ class _Compiler:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return type(module).__module__.startswith("torch.nn") and not isinstance(module, nn.Sequential) or (
+        return (type(module).__module__.startswith("torch.nn") and not isinstance(module, nn.Sequential)) or (
             not list(module.children())
         )  # fmt: skip
 
