@@ -83,6 +83,8 @@ def _dry_run(timed: Iterator[tuple[str, float]], jobs: int) -> None:
 def _print_pilot(found: Mapping[str, Mapping[str, Any]]) -> None:
     for name, values in found.items():
         correlation, working = values["seed_to_seed_spearman"], values["working"]
+        if correlation is None:
+            continue
         remark(f"pilot, {name}: seed-to-seed Spearman {correlation:.3f} among {working} working architectures")
         spread = f"{values['sd_architectures']:.4f} between architectures, {values['sd_seeds']:.4f} between seeds"
         remark(f"pilot, {name}: standard deviation {spread}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -108,7 +108,7 @@ def train(
     say(f"{result['architecture']}: {features['params']:.0f} parameters, {curve.flops:.4g} training FLOPs")
     say(f"metric: {task.metric}, {'higher' if task.higher_is_better else 'lower'} is better; pipeline: {chosen.name}")
     say(f"constant prediction: valid {constant:.4f}")
-    for epoch, (t, v) in enumerate(zip(curve.train, curve.valid, strict=True), start=1):
+    for epoch, (t, v) in enumerate(zip(curve.train or (nan,) * len(curve.valid), curve.valid, strict=True), start=1):
         bar = f"  {'#' * round(40 * v)}" if task.metric == "accuracy" else ""
         say(f"epoch {epoch:>3}  train {t:.4f}  valid {v:.4f}{bar}")
 

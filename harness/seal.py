@@ -120,6 +120,6 @@ def retrain(
         _, weights = trainer.train(final, setting, seed=seed, fidelity=FULL)
         network = space.build(final, setting.task).to_empty(device="cpu").to(torch.float32)
         network.load_state_dict(dict(weights))
-        scores.append(measure(network, test, objective_of(setting.task)))
+        scores.append(measure(network, test, objective_of(setting.task), pipeline=setting.pipeline))
         spent += sum(c.amount for c in trainer.cost(final, setting, FULL))
     return {"incumbents": described, "retrained": {"test": scores, "cost": spent}}

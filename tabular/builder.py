@@ -28,8 +28,9 @@ Run = Callable[[Callable[[Bucket], Shard], Sequence[Bucket]], Iterable[Shard]]
 Progress = Callable[[float, float], None]
 
 LEAST_SPEARMAN = 0.8
-LEAST_RATIO = 1.5
+LEAST_RATIO, FEWEST_WORKING = 1.5, 3
 """Deviation between architectures over that between seeds, that a pilot must show."""
+_SAID = ("seed_to_seed_spearman", "sd_architectures", "sd_seeds")
 
 
 def missing(planned: Sequence[Bucket], folder: Path) -> list[Bucket]:
@@ -90,8 +91,9 @@ def pilot(
 
     Returns:
         Per pipeline: seed-to-seed Spearman correlation of the test metric among working architectures, their standard
-        deviation, and that between seeds of one architecture. An architecture works if its mean accuracy is above half
-        of the best; for other metrics if it is nearer to the best than to the worst, both by logarithm.
+        deviation, and that between seeds of one architecture; None if fewer than three work. An architecture works if
+        its mean accuracy is above half of the best; for other metrics if it is nearer to the best than to the worst,
+        by logarithm.
     """
     if spec.seeds < PILOT_SEEDS:
         raise ValueError(f"seeds: a pilot compares two training seeds, the spec has {spec.seeds}")
@@ -133,19 +135,22 @@ def _pilot(spec: Spec, planned: Sequence[Bucket], folder: Path, data_root: Path 
         else:
             level = np.log(pairs).mean(1) * (-1 if task.higher_is_better else 1)
             working = pairs[level <= (level.min() + level.max()) / 2]
-        found[name] = {
-            "architectures": len(pairs),
-            "working": len(working),
-            "seed_to_seed_spearman": round(float(spearmanr(working[:, 0], working[:, 1])[0]), 4),
-            "sd_architectures": round(float(working.mean(1).std(ddof=1)), 4),
-            "sd_seeds": round(float(np.sqrt(working.var(1, ddof=1).mean())), 4),
-        }
+        found[name] = {"architectures": len(pairs), "working": len(working)} | dict.fromkeys(_SAID)
+        if len(working) >= FEWEST_WORKING:
+            numbers = (
+                spearmanr(working[:, 0], working[:, 1])[0],
+                working.mean(1).std(ddof=1),
+                np.sqrt(working.var(1, ddof=1).mean()),
+            )
+            found[name] |= {key: round(float(x), 4) for key, x in zip(_SAID, numbers, strict=True)}
     return found or None
 
 
 def verdict(found: Mapping[str, Mapping[str, Json]]) -> str | None:
     """Why a table is not worth building, by its pilot, in one line; None if it is."""
     for name, values in found.items():
+        if values["working"] < FEWEST_WORKING:
+            return f"pilot: under {name!r} only {values['working']} of {values['architectures']} architectures work"
         if not values["seed_to_seed_spearman"] >= LEAST_SPEARMAN:
             return (
                 f"pilot: under {name!r} seed-to-seed Spearman is {values['seed_to_seed_spearman']}, "

@@ -71,7 +71,9 @@ def train_bucket(bucket: Bucket) -> Shard:
             if view.task.metric == "accuracy":
                 arrays[name] = found.astype(np.uint16)
             else:
-                arrays[name] = objective.metric(found, predictions).astype(np.float32)
+                # NaN stands for a training that is not there; this one is, and diverged.
+                values = objective.metric(found, predictions)
+                arrays[name] = np.where(np.isnan(values), np.inf, values).astype(np.float32)
         if "fgsm" in arrays:
             arrays["fgsm"] = arrays["fgsm"][:, 0]
         if bucket.latency:

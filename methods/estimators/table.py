@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite, nan
 
 from ...protocols import Cost, Observation, Proposal, SearchSpace, Setting
 
@@ -45,5 +46,8 @@ class TableLookup:
         if setting.unit == "evaluations":
             amount = 1.0
         else:
-            amount = float(entry.epochs[-1]) if setting.unit == "epochs" else entry.cost
-        return Observation(p, self._sign * float(entry.valid[-1]), (Cost("train", amount),))
+            amount = float(entry.epochs[-1]) * p.fidelity.data if setting.unit == "epochs" else entry.cost
+        cost, value = (Cost("train", amount),), float(entry.valid[-1])
+        if not isfinite(value):
+            return Observation(p, nan, cost, status="crashed", reason="training diverged")
+        return Observation(p, self._sign * value, cost)

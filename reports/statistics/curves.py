@@ -57,7 +57,7 @@ def normalised_regret(value: npt.ArrayLike, best: float, median: float) -> Vecto
     ``nr = clip((best - value) / (best - median), 0, 1)``, higher ``value`` being better.
 
     Args:
-        value: Any shape, reported quality.
+        value: Any shape, reported quality; infinite where a training diverged.
         best: Quality of the best (or best known) architecture of the table.
         median: Quality of the median architecture of the table.
 
@@ -67,7 +67,7 @@ def normalised_regret(value: npt.ArrayLike, best: float, median: float) -> Vecto
     top, middle = checked([best, median], "best and median")
     if not top > middle:
         raise ValueError(f"normalised regret is undefined: best {best} is not above the median {median}")
-    values = checked(value, "value", ndim=None)
+    values = checked(value, "value", ndim=None, finite=False)
     return np.asarray(np.clip((top - values) / (top - middle), 0.0, 1.0), dtype=np.float64)
 
 

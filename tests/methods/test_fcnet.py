@@ -303,13 +303,19 @@ def test_the_fcnet_pipeline() -> None:
     assert len({p.digest for p in PIPELINES.values()}) == len(PIPELINES)
 
 
+INGREDIENTS = {
+    "restart": 1, "restart_factor": 2, "final_learning_rate": 0.1, "label_smoothing": 0.1, "dropout": 0.1,
+    "drop_path": 0.1, "cutout": 2, "mixup": 1.0, "cutmix": 1.0, "policy": "auto_augment", "shake_shake": True,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", ["fcnet", "free"])
 def test_digests_cover_the_closed_fields_only(name: str) -> None:
     pipeline = PIPELINES[name]
     changes = {
         "name": "other", "optimizer": "sgd", "learning_rate": 0.5, "epochs": 7, "batch_size": 5, "momentum": 0.5,
         "schedule": "constant" if pipeline.schedule == "cosine" else "cosine", "nesterov": True, "weight_decay": 0.1,
-        "open": ("batch_size",), "version": 9,
+        "open": ("batch_size",), "version": 9, **INGREDIENTS,
     }  # fmt: skip
     assert set(changes) == {f.name for f in fields(Pipeline)}
     for field, value in changes.items():
@@ -318,7 +324,8 @@ def test_digests_cover_the_closed_fields_only(name: str) -> None:
 
 
 def test_the_free_pipeline_opens_all_but_its_identity() -> None:
-    assert set(PIPELINES["free"].open) == {f.name for f in fields(Pipeline)} - {"name", "open", "version"}
+    closed = {"name", "open", "version", *INGREDIENTS}
+    assert set(PIPELINES["free"].open) == {f.name for f in fields(Pipeline)} - closed
 
 
 def test_training_on_numbers_lowers_the_squared_error() -> None:
