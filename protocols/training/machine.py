@@ -44,17 +44,20 @@ def _values(memory: np.ndarray, place: int, channels: int, height: int, width: i
 
 @inlined
 def _source(line: np.ndarray, memory: np.ndarray, batch: int) -> np.ndarray:
-    return _values(memory, line[SOURCE], line[INPUTS], line[IN_HEIGHT], line[IN_WIDTH], batch)
+    found: np.ndarray = _values(memory, line[SOURCE], line[INPUTS], line[IN_HEIGHT], line[IN_WIDTH], batch)
+    return found
 
 
 @inlined
 def _target(line: np.ndarray, memory: np.ndarray, batch: int) -> np.ndarray:
-    return _values(memory, line[TARGET], line[OUTPUTS], line[OUT_HEIGHT], line[OUT_WIDTH], batch)
+    found: np.ndarray = _values(memory, line[TARGET], line[OUTPUTS], line[OUT_HEIGHT], line[OUT_WIDTH], batch)
+    return found
 
 
 @inlined
 def _saved(line: np.ndarray, memory: np.ndarray, batch: int) -> np.ndarray:
-    return _values(memory, line[SAVED], line[OUTPUTS], line[OUT_HEIGHT], line[OUT_WIDTH], batch)
+    found: np.ndarray = _values(memory, line[SAVED], line[OUTPUTS], line[OUT_HEIGHT], line[OUT_WIDTH], batch)
+    return found
 
 
 @inlined
