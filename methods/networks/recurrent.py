@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from ...protocols.training.stacked import Stack
 
 ACTIVATIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "tanh": torch.tanh,
@@ -29,6 +33,13 @@ class RecurrentCell(nn.Module):
         averaged: Numbers of the states whose mean is the next hidden state.
         units: Size of inputs and states.
         highway: Whether states have the bypass; it doubles every matrix.
+
+    Attributes:
+        activations: Names, per state.
+        sources: Per state but the first, the number of the state that it reads.
+        averaged: See above, as for the attributes that follow.
+        units: See above.
+        highway: See above.
     """
 
     def __init__(
@@ -46,9 +57,9 @@ class RecurrentCell(nn.Module):
         self.read = nn.Linear(units, wide, bias=False)
         self.recur = nn.Linear(units, wide, bias=False)
         self.nodes = nn.ModuleList(nn.Linear(units, wide, bias=False) for _ in nodes)
-        self._first = ACTIVATIONS[first]
-        self._sources = tuple((source, ACTIVATIONS[activation]) for source, activation in nodes)
-        self._averaged = tuple(averaged)
+        self.activations = (first, *(activation for _, activation in nodes))
+        self.sources = tuple(source for source, _ in nodes)
+        self.averaged = tuple(averaged)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(n, length, units) to the hidden states after each step, of the same shape; the state before is 0."""
@@ -60,10 +71,11 @@ class RecurrentCell(nn.Module):
         return torch.stack(found, 1)
 
     def _next(self, x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-        states = [self._state(x + self.recur(h), h, self._first)]
-        for matrix, (source, activation) in zip(self.nodes, self._sources, strict=True):
+        first, *further = (ACTIVATIONS[name] for name in self.activations)
+        states = [self._state(x + self.recur(h), h, first)]
+        for matrix, source, activation in zip(self.nodes, self.sources, further, strict=True):
             states.append(self._state(matrix(states[source]), states[source], activation))
-        mean: torch.Tensor = torch.stack([states[k] for k in self._averaged]).mean(0)
+        mean: torch.Tensor = torch.stack([states[k] for k in self.averaged]).mean(0)
         return mean
 
     def _state(
@@ -89,6 +101,13 @@ class LanguageModel(nn.Module):
         self.embedding = nn.Embedding(vocabulary, units)
         self.cell = cell
         self.decoder = nn.Linear(units, vocabulary)
+
+    @classmethod
+    def stacked(cls, networks: Sequence[LanguageModel], noise_seeds: Sequence[int], dtype: torch.dtype) -> Stack:
+        """Networks of one size side by side (see `stacked_recurrent`); they have no noise of their own."""
+        from .stacked_recurrent import LanguageModels
+
+        return LanguageModels(networks, dtype)
 
     def forward(self, words: torch.Tensor) -> torch.Tensor:
         """Word numbers int64 (n, length) to logits (n, length, vocabulary)."""
