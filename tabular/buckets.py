@@ -161,9 +161,9 @@ def counter(name: str, data: str, data_root: Path | None, text: str) -> Callable
                 features = space.features(a, view.task)
                 flops = float(len(view.train) * both + len(view.valid) * forward)
                 known[layers] = flops, {k: features[k] for k in ("params", "macs", "flops")}
-            # Perceptrons are stacked by widths, recurrent networks by whom they name; cells mix freely.
-            group = getattr(network, "stacking", layers if _is_perceptron(network) else ())
-            memory[a] = Counted((*group, *sorted(space.training(a).items())), *known[layers])
+            # Perceptrons are stacked by widths; cells, and recurrent cells of one size, mix freely.
+            widths = tuple(tuple(p.shape) for p in network.parameters()) if _is_perceptron(network) else ()
+            memory[a] = Counted((widths, *sorted(space.training(a).items())), *known[layers])
         return memory[a]
 
     return counted
