@@ -1,21 +1,19 @@
-"""`nasbed table`: list, info, verify, build."""
+"""`nasbed table`: list, info, verify, build, import."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from . import cli_import
 from .cli_build import EXAMPLES, build
 from .cli_info import Name, describe, info
-from .console import FAILED, OK, Json, Verbs, print_json, progress, remark, say, usage
+from .console import FAILED, OK, Json, Verbs, print_json, progress, say, usage
 
 app = typer.Typer(
-    help="Precomputed tables: list, info, verify, build.",
+    help="Precomputed tables: list, info, verify, build, import.",
     epilog="Example: nasbed table info mlp-digits",
     cls=Verbs,
     no_args_is_help=True,

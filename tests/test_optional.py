@@ -57,7 +57,9 @@ def test_training_and_building_need_no_mlflow(tmp_path: Path, verb: str) -> None
         assert "epoch  10" in done.stdout, done.stderr
     elif verb == "build":
         (tmp_path / "tiny.toml").write_text(SPEC)
-        done = nasbed(tmp_path, blocked, "table", "build", "tiny.toml", "--out", "tiny", "--jobs", "1")
+        done = nasbed(
+            tmp_path, blocked, "table", "build", "tiny.toml", "--out", "tiny", "--jobs", "1", "--despite-pilot"
+        )
         assert (tmp_path / "tiny" / "manifest.json").is_file(), done.stderr
     else:
         done = nasbed(tmp_path, blocked, "table", "verify", "mlp-digits", "--retrain", "1")

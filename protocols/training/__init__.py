@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from .active import check_ingredients
     from .devices import arithmetic, one_thread, resolve
     from .initial import materialise
-    from .objectives import constant_prediction, objective_of
     from .many import fit_many
+    from .objectives import constant_prediction, objective_of
     from .reference import fit, fit_from_seed, measure
     from .stacked import fit_stacked
     from .trainer import ReferenceTrainer
