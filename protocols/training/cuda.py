@@ -35,14 +35,19 @@ def deterministic(device: str) -> Iterator[None]:
     if workspace not in (":4096:8", ":16:8"):
         raise ValueError(f"CUBLAS_WORKSPACE_CONFIG: {workspace!r}; allowed: ':4096:8', ':16:8'")
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = torch.are_deterministic_algorithms_enabled(), cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+    # Filling fresh memory helps to find reads of what nobody wrote, and costs a pass over every tensor.
+    places: list[tuple[object, str]] = [(cudnn, "benchmark"), (cudnn, "allow_tf32"), (matmul, "allow_tf32")]
+    places.append((torch.utils.deterministic, "fill_uninitialized_memory"))
+    before, algorithms = [getattr(owner, name) for owner, name in places], torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
-    cudnn.benchmark = cudnn.allow_tf32 = matmul.allow_tf32 = False
     try:
+        for owner, name in places:
+            setattr(owner, name, False)
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before[1:]
+        torch.use_deterministic_algorithms(algorithms)
+        for (owner, name), value in zip(places, before, strict=True):
+            setattr(owner, name, value)
 
 
 def captured(stack: Lockstep) -> Stack:

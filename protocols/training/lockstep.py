@@ -272,7 +272,7 @@ def _keeps_networks_apart(node: fx.Node) -> bool:
     if node.target is f.pad:
         return len(node.args[1]) <= 4  # type: ignore[arg-type]
     if node.target is getattr:
-        return node.args[1] == "shape"
+        return bool(node.args[1] == "shape")
     if node.target is operator.getitem:
         source, index = node.args
         if isinstance(source, fx.Node) and source.target is getattr:  # of a shape: height or width

@@ -83,7 +83,7 @@ def stack_of(
     dtype: torch.dtype = torch.float32,
     convolution: Convolution = "rule",
 ) -> Stack:
-    """The stack for networks: their own class's, that of perceptrons, or one that traces them.
+    """The stack for networks: their own class's, that of perceptrons (both on the CPU), or one that traces them.
 
     Args:
         networks: With their initial weights, on the device to compute on. A class may have a class method
@@ -96,11 +96,14 @@ def stack_of(
     Raises:
         ValueError: The networks cannot be stacked; one line.
     """
+    on_cpu = all(p.device.type == "cpu" for p in networks[0].parameters())
     own = getattr(type(networks[0]), "stacked", None)
     if own is not None:
+        if not on_cpu:
+            raise ValueError(f"device: stacks of {type(networks[0]).__name__} compute on the CPU only; allowed: cpu")
         made: Stack = own(networks, noise_seeds, dtype)
         return made
-    if all(isinstance(m, _PERCEPTRON) for m in networks[0].modules()):
+    if on_cpu and all(isinstance(m, _PERCEPTRON) for m in networks[0].modules()):
         from .perceptrons import Perceptrons
 
         return Perceptrons(networks, noise_seeds, dtype)
@@ -146,25 +149,15 @@ def fit_stacked(
     from .cuda import deterministic
 
     _check(pipeline, networks, train, convolution)
-    shown = range(1, pipeline.epochs + 1) if recorded is None else recorded
-    if not set(shown) <= set(range(1, pipeline.epochs + 1)) or sorted(set(shown)) != list(shown):
-        raise ValueError(f"recorded: {list(shown)} are not ascending epochs of 1 to {pipeline.epochs}, each once")
+    shown = _shown(recorded, pipeline.epochs)
     with deterministic(device):
         made = [materialise(n, torch_generator(s, "init", a), dtype=dtype) for (a, s), n in networks.items()]
         seeds = [integer(s, "network-noise", a) for a, s in networks]
         examples = _Examples(made, networks, train, pipeline, dtype, device)
         stack = stack_of([n.to(device) for n in made], seeds, pipeline, dtype=dtype, convolution=convolution)
-        optimizer = make_optimizer(list(stack.parameters), pipeline)
-        data = {name: _tensors(split, dtype, device) for name, split in evaluate.items()}
-        size = max(pipeline.batch_size, _AT_ONCE // len(networks))
-        totals: dict[str, list[torch.Tensor]] = {name: [] for name in (["train"] * (not mixes(pipeline)) + [*data])}
-        for epoch in range(pipeline.epochs):
-            optimizer.param_groups[0]["lr"] = learning_rate(pipeline, epoch)
-            seen = _train_epoch(stack, examples.batches(epoch), optimizer, objective)
-            for name in totals if epoch + 1 in shown else ():
-                totals[name].append(seen if name == "train" else _totals(stack, *data[name], objective, size))
-        states = [{name: t.cpu() for name, t in stack.state(k).items()} for k in range(len(networks))]
-    return {name: _columns(rows, len(networks)) for name, rows in totals.items()}, states
+        totals = _fit(stack, examples, {k: _tensors(v, dtype, device) for k, v in evaluate.items()}, objective, shown)
+        states = [{name: t.cpu() for name, t in stack.state(k).items()} for k in range(len(made))]
+    return {name: _columns(rows, len(made)) for name, rows in totals.items()}, states
 
 
 def losses_and_totals(
@@ -208,7 +201,7 @@ class _Examples:
         device: str,
     ) -> None:
         self._x, self._y = _tensors(train, dtype, device)
-        self._pipeline, self._dtype, self._device = pipeline, dtype, device
+        self.pipeline, self.networks, self._dtype, self._device = pipeline, len(networks), dtype, device
         self._streams = [Streams(seed, a) for a, seed in keys]
         self._paths = [len(paths_of(n)) if pipeline.drop_path else 0 for n in networks]
         classifier = classifier_of(networks[0]) if pipeline.dropout or soft(pipeline) else None
@@ -216,7 +209,7 @@ class _Examples:
 
     def batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, Batch]]:
         """Inputs (K, batch, *shape), targets and noise of every batch of the next epoch, which is number `epoch`."""
-        p, n = self._pipeline, len(self._y)
+        p, n = self.pipeline, len(self._y)
         noise = self._draw(n, drop_path_rate(p, epoch))
         for i, start in enumerate(range(0, n, p.batch_size)):
             now = slice(start, start + p.batch_size)
@@ -236,7 +229,7 @@ class _Examples:
 
     def _draw(self, n: int, rate: float) -> dict[str, torch.Tensor]:
         """The random numbers of an epoch of all networks, (K, ...), on the device."""
-        p, most = self._pipeline, max(self._paths)
+        p, most = self.pipeline, max(self._paths)
         found: dict[str, list[np.ndarray]] = {}
         for streams, paths in zip(self._streams, self._paths, strict=True):
             drawn = streams.epoch(p, n, tuple(self._x.shape[1:]), paths, self._features)
@@ -250,6 +243,25 @@ class _Examples:
                 if value is not None:
                     found.setdefault(name, []).append(value)
         return {name: torch.from_numpy(np.stack(rows)).to(self._device) for name, rows in found.items()}
+
+
+def _fit(
+    stack: Stack,
+    examples: _Examples,
+    data: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
+    objective: Objective,
+    shown: Sequence[int],
+) -> dict[str, list[torch.Tensor]]:
+    """Totals (K,) of every split for each epoch that is shown."""
+    pipeline, size = examples.pipeline, max(examples.pipeline.batch_size, _AT_ONCE // examples.networks)
+    optimizer = make_optimizer(list(stack.parameters), pipeline)
+    totals: dict[str, list[torch.Tensor]] = {name: [] for name in (*(() if mixes(pipeline) else ("train",)), *data)}
+    for epoch in range(pipeline.epochs):
+        optimizer.param_groups[0]["lr"] = learning_rate(pipeline, epoch)
+        seen = _train_epoch(stack, examples.batches(epoch), optimizer, objective)
+        for name in totals if epoch + 1 in shown else ():
+            totals[name].append(seen if name == "train" else _totals(stack, *data[name], objective, size))
+    return totals
 
 
 def _train_epoch(
@@ -281,6 +293,14 @@ def _tensors(split: Split, dtype: torch.dtype, device: str) -> tuple[torch.Tenso
     # Tokens and classes are numbers of things, and stay int64.
     x, y = (t.to(dtype) if t.is_floating_point() else t for t in (x, y))
     return x.to(device), y.to(device)
+
+
+def _shown(recorded: Sequence[int] | None, epochs: int) -> Sequence[int]:
+    if recorded is None:
+        return range(1, epochs + 1)
+    if not set(recorded) <= set(range(1, epochs + 1)) or sorted(set(recorded)) != list(recorded):
+        raise ValueError(f"recorded: {list(recorded)} are not ascending epochs of 1 to {epochs}, each once")
+    return recorded
 
 
 def _check(

@@ -22,7 +22,7 @@ from nasbed.protocols.training.cuda import deterministic
 from nasbed.protocols.training.ingredients import Streams
 from nasbed.protocols.training.lockstep import Lockstep
 from nasbed.protocols.training.objectives import CLASSES, REGRESSION, TEXT
-from nasbed.protocols.training.stacked import Batch, losses_and_totals
+from nasbed.protocols.training.stacked import Batch, losses_and_totals, stack_of
 from nasbed.protocols.training.stacked_layers import StackedConv, choices
 
 SPACE = NB201(channels=4, cells=1)
@@ -112,7 +112,7 @@ def test_ingredients_change_the_result() -> None:
 
 
 def test_weights_that_nothing_reads_decay() -> None:
-    state = trained("plain")[2][-1]
+    _, [state] = stacked([(DEAD, 0)], SGD, torch.float64)
     name = "1.0.edges.0.1.weight"
     network = materialise(SPACE.build(DEAD, VIEW.task), torch_generator(0, "init", DEAD), dtype=torch.float64)
     ratio = state[name] / network.state_dict()[name]
@@ -263,6 +263,22 @@ def test_bad_arguments_are_refused_in_one_line(changes: dict, options: dict, mes
         stacked([], SGD, torch.float32)
 
 
+class _Own(nn.Linear):
+    @classmethod
+    def stacked(cls, networks, noise_seeds, dtype):
+        return "its own", len(networks), noise_seeds, dtype
+
+
+def test_a_class_may_have_a_stack_of_its_own_and_perceptrons_do() -> None:
+    own = [nn.utils.skip_init(_Own, 2, 2)] * 2
+    assert stack_of(own, [3, 4], SGD) == ("its own", 2, [3, 4], torch.float32)
+    with pytest.raises(ValueError, match="device: stacks of _Own compute on the CPU only"):
+        stack_of([own[0].to("meta")], [0], SGD)
+    perceptron = network(0, nn.Flatten(), nn.Linear(64, 3), nn.ReLU(), nn.Linear(3, 10))
+    assert type(stack_of([perceptron], [0], SGD)).__name__ == "Perceptrons"
+    assert type(stack_of([perceptron.to("meta")], [0], SGD)) is Lockstep
+
+
 def test_recorded_epochs_are_those_of_the_whole_curve() -> None:
     whole, states = stacked(MEMBERS[:2], SGD, torch.float32)
     some, again = stacked(MEMBERS[:2], SGD, torch.float32, recorded=(1, 3))
@@ -293,7 +309,7 @@ def test_losses_and_totals_are_those_of_each_network(objective) -> None:
 
 def test_a_bucket_too_large_for_the_memory_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = replace(SGD, epochs=1)
-    members = [*MEMBERS, (DEAD, 0)]
+    members = [(DEAD, seed) for seed in range(5)]
     expected, states = stacked(members, pipeline, torch.float64)
     tried = []
 
@@ -315,7 +331,7 @@ def test_a_bucket_too_large_for_the_memory_is_halved(monkeypatch: pytest.MonkeyP
 
 
 def test_a_bucket_fills_the_memory() -> None:
-    networks = {(a, s): SPACE.build(a, VIEW.task) for a, s in MEMBERS}
+    networks = {(A, seed): SPACE.build(A, VIEW.task) for seed in range(4)}
 
     def size(free: int | None, **changes) -> int:
         return bucket_size(networks, TRAIN, replace(SGD, **changes), free=free)
