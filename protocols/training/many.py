@@ -45,9 +45,9 @@ def fit_many(
     Returns:
         Totals (K, recorded epochs) by split, and "fgsm" (K, 1), correct under attack; and the name of the trainer.
     """
+    from .buckets import bucket_size, fit_in_buckets
     from .compiled import fit_compiled
     from .program import UnsupportedError
-    from .stacked import fit_stacked
 
     if device == "cpu" and objective is CLASSES and train.x.ndim == 4 and not (pipeline.policy or pipeline.shake_shake):
         try:
@@ -56,8 +56,10 @@ def fit_many(
         except UnsupportedError:
             pass
     try:
-        totals, states = fit_stacked(
-            networks, train, evaluate, pipeline, objective=objective, device=device, recorded=recorded
+        # On the CPU a stack is as large as the bucket; the memory of a GPU is smaller.
+        size = len(networks) if device == "cpu" else bucket_size(networks, train, pipeline, device=device)
+        totals, states = fit_in_buckets(
+            networks, train, evaluate, pipeline, size=size, objective=objective, device=device, recorded=recorded
         )
         name = "stacked"
     except ValueError:
