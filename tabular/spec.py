@@ -65,7 +65,8 @@ class Spec:
             raise ValueError(f"spec: {path}: {error}") from None
         _check(f"spec {path.name}", given, tuple(cls.__dataclass_fields__))
         lists = ("pipelines", "fidelities", "every_epoch")
-        return cls(**{k: tuple(v) if k in lists else v for k, v in given.items()})
+        values: dict[str, Any] = {k: tuple(v) if k in lists else v for k, v in given.items()}
+        return cls(**values)
 
     def recorded(self, pipeline: str, epochs: int) -> tuple[int, ...]:
         """Epochs, from 1, after which trainings under a pipeline are evaluated."""

@@ -102,7 +102,8 @@ def _withstood(network: nn.Module, state: Mapping[str, torch.Tensor], split: Spl
     network.load_state_dict(dict(state), strict=False)
     network.eval()
     correct = 0
-    for x, y in zip(torch.from_numpy(split.x).split(256), torch.from_numpy(split.y).split(256), strict=True):
+    parts = (torch.split(torch.from_numpy(array), 256) for array in (split.x, split.y))
+    for x, y in zip(*parts, strict=True):
         moved = x.clone().requires_grad_()
         (slope,) = torch.autograd.grad(nn.functional.cross_entropy(network(moved), y), moved)
         with torch.no_grad():

@@ -121,8 +121,18 @@ def test_the_best_trainer_is_chosen_and_all_agree() -> None:
     assert name == "compiled"
     assert compiled["fgsm"].shape == (1, 1)
     shaken = replace(one, policy="trivial_augment")
-    _, name = fit_many({(A, 0): SPACE.build(A, VIEW.task)}, TRAIN, {"valid": valid}, shaken)
+    totals, name = fit_many({(A, 0): SPACE.build(A, VIEW.task)}, TRAIN, {"valid": valid}, shaken, attack=attack)
     assert name == "reference"
+    assert 0 <= totals["fgsm"][0, 0] <= 60
+
+
+def test_the_attack_counts_what_the_reference_counts() -> None:
+    from nasbed.protocols.training.many import _withstood
+
+    valid = Split(VALID.x[:280], VALID.y[:280])  # 256 and 24
+    networks = {(A, 0): SPACE.build(A, VIEW.task)}
+    totals, (state,) = fit_compiled(networks, TRAIN, {"valid": valid}, SGD, attack=("valid", 0.05))
+    assert abs(_withstood(SPACE.build(A, VIEW.task), state, valid, 0.05) - totals["fgsm"][0, 0]) <= 2
 
 
 def test_what_programs_do_not_know_is_refused() -> None:
