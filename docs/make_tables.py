@@ -186,6 +186,7 @@ def described(p: dict[str, Any]) -> str:
         ("weight_decay", "weight decay {:g}"), ("cutout", "CutOut of side {}"), ("mixup", "MixUp with alpha {:g}"),
         ("cutmix", "CutMix with alpha {:g}"), ("drop_path", "ScheduledDropPath up to {:g}"),
         ("dropout", "dropout {:g}"), ("label_smoothing", "label smoothing {:g}"),
+        ("clip_norm", "gradients no longer than {:g}"),
     ):  # fmt: skip
         if p.get(key):
             words.append(what.format(p[key]))

@@ -87,6 +87,8 @@ class Pipeline:
         restart: Epochs of the cosine's first cycle (SGDR's T_0, Loshchilov & Hutter 2017); 0 is a single cycle.
         restart_factor: Of the lengths of successive cycles (SGDR's T_mult).
         final_learning_rate: Floor of the cosine.
+        clip_norm: Largest norm of the gradient of all parameters, longer ones being shortened to it (Pascanu et al.
+            2013); 0 is none.
         label_smoothing: Share of the target that is spread evenly over all classes (Szegedy et al. 2016), in [0, 1).
         dropout: Rate on the inputs of the classifier, the network's last linear layer, in [0, 1).
         drop_path: ScheduledDropPath's final rate (Zoph et al. 2018), in [0, 1): see `training.ingredients`.
@@ -114,6 +116,7 @@ class Pipeline:
     restart: int = 0
     restart_factor: int = 1
     final_learning_rate: float = 0.0
+    clip_norm: float = 0.0
     label_smoothing: float = 0.0
     dropout: float = 0.0
     drop_path: float = 0.0

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..protocols import Json
+from ..protocols import Json, Task
 from .buckets import PILOT_SEEDS, Bucket, counter, plan, rows
 from .format import write_table
 from .manifest import MISSING
@@ -92,8 +92,9 @@ def pilot(
     Returns:
         Per pipeline: seed-to-seed Spearman correlation of the test metric among working architectures, their standard
         deviation, and that between seeds of one architecture; None if fewer than three work. An architecture works if
-        its mean accuracy is above half of the best; for other metrics if it is nearer to the best than to the worst,
-        by logarithm.
+        it has learned more than half of what the best has: by its mean accuracy; for text by the logarithm of how far
+        its perplexity is below that of guessing, the number of tokens; for other metrics by the logarithm of how far
+        it is from the worst that has not diverged.
     """
     if spec.seeds < PILOT_SEEDS:
         raise ValueError(f"seeds: a pilot compares two training seeds, the spec has {spec.seeds}")
@@ -131,10 +132,7 @@ def _pilot(spec: Spec, planned: Sequence[Bucket], folder: Path, data_root: Path 
         pairs = np.array([[values[genes, s] for s in range(PILOT_SEEDS)] for genes in sorted({g for g, _ in values})])
         if task.metric == "accuracy":
             pairs /= examples
-            working = pairs[pairs.mean(1) > pairs.mean(1).max() / 2]
-        else:
-            level = np.log(pairs).mean(1) * (-1 if task.higher_is_better else 1)
-            working = pairs[level <= (level.min() + level.max()) / 2]
+        working = pairs[_gains(pairs, task) > _gains(pairs, task).max() / 2]
         found[name] = {"architectures": len(pairs), "working": len(working)} | dict.fromkeys(_SAID)
         if len(working) >= FEWEST_WORKING:
             numbers = (
@@ -144,6 +142,16 @@ def _pilot(spec: Spec, planned: Sequence[Bucket], folder: Path, data_root: Path 
             )
             found[name] |= {key: round(float(x), 4) for key, x in zip(_SAID, numbers, strict=True)}
     return found or None
+
+
+def _gains(pairs: np.ndarray, task: Task) -> np.ndarray:
+    """What architectures have learned (n,), from values (n, seeds): 0 is nothing; -inf where a training diverged."""
+    if task.metric == "accuracy":
+        return pairs.mean(1)
+    losses = np.log(pairs).mean(1) * (-1 if task.higher_is_better else 1)
+    nothing = np.log(task.classes) if task.kind == "text" else losses[np.isfinite(losses)].max(initial=-np.inf)
+    gains: np.ndarray = nothing - losses
+    return gains
 
 
 def verdict(found: Mapping[str, Mapping[str, Json]]) -> str | None:

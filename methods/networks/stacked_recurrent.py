@@ -91,6 +91,15 @@ class LanguageModels:
         return _summed(losses)[self._place]
 
     @torch.no_grad()
+    def clip(self, largest: float) -> None:
+        """Shorten the gradient of each network to a norm of at most `largest`, as `clip_grad_norm_` does."""
+        parts = list(zip(self._gradients, self._places, strict=True))
+        norms = [torch.linalg.vector_norm(gradient.flatten(1), dim=1)[place] for gradient, place in parts]
+        factors = (largest / (torch.linalg.vector_norm(torch.stack(norms), dim=0) + 1e-6)).clamp(max=1)
+        for gradient, place in parts:
+            gradient.flatten(1).mul_(torch.empty_like(factors).index_copy_(0, place, factors)[:, None])
+
+    @torch.no_grad()
     def totals(self, x: torch.Tensor, y: torch.Tensor, objective: Objective) -> torch.Tensor:
         """See `stacked.Stack`: x and y int64 (batch, length)."""
         _check(objective)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from math import cos, pi
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,18 +13,30 @@ import torch
 from ..task import Pipeline
 
 
-def make_optimizer(parameters: list[torch.Tensor], pipeline: Pipeline) -> torch.optim.Optimizer:
-    """The pipeline's optimizer over `parameters`."""
+def make_optimizer(
+    parameters: list[torch.Tensor], pipeline: Pipeline, clip: Callable[[float], object] | None = None
+) -> torch.optim.Optimizer:
+    """The pipeline's optimizer, which shortens gradients that are too long before each of its steps.
+
+    Args:
+        parameters: To step over.
+        pipeline: How.
+        clip: Shortens gradients to a largest norm, where `parameters` are not those of a single network.
+    """
+    options: dict[str, Any] = {"lr": pipeline.learning_rate, "weight_decay": pipeline.weight_decay, "fused": True}
+    optimizer: torch.optim.Optimizer
     if pipeline.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=pipeline.learning_rate, weight_decay=pipeline.weight_decay, fused=True)
-    return torch.optim.SGD(
-        parameters,
-        lr=pipeline.learning_rate,
-        momentum=pipeline.momentum,
-        nesterov=pipeline.nesterov,
-        weight_decay=pipeline.weight_decay,
-        fused=True,
-    )
+        optimizer = torch.optim.Adam(parameters, **options)
+    else:
+        optimizer = torch.optim.SGD(parameters, **options, momentum=pipeline.momentum, nesterov=pipeline.nesterov)
+    if largest := pipeline.clip_norm:
+        shorten = clip or partial(torch.nn.utils.clip_grad_norm_, parameters)
+
+        def before(*_: object) -> None:
+            shorten(largest)
+
+        optimizer.register_step_pre_hook(before)
+    return optimizer
 
 
 def learning_rate(pipeline: Pipeline, epoch: int) -> float:

@@ -46,6 +46,8 @@ class Batch:
 class Stack(Protocol):
     """K networks that compute together.
 
+    A stack that can train with `Pipeline.clip_norm` also has `clip(largest)`: each network's own gradient is shortened.
+
     Attributes:
         parameters: What the optimizer steps over, element by element; `gradients` fills their `.grad`.
     """
@@ -155,6 +157,8 @@ def fit_stacked(
         seeds = [integer(s, "network-noise", a) for a, s in networks]
         examples = _Examples(made, networks, train, pipeline, dtype, device)
         stack = stack_of([n.to(device) for n in made], seeds, pipeline, dtype=dtype, convolution=convolution)
+        if pipeline.clip_norm and not hasattr(stack, "clip"):
+            raise ValueError(f"pipeline.clip_norm: {pipeline.clip_norm}; these networks side by side allow 0 only")
         totals = _fit(stack, examples, {k: _tensors(v, dtype, device) for k, v in evaluate.items()}, objective, shown)
         states = [{name: t.cpu() for name, t in stack.state(k).items()} for k in range(len(made))]
     return {name: _columns(rows, len(made)) for name, rows in totals.items()}, states
@@ -253,14 +257,14 @@ def _fit(
     shown: Sequence[int],
 ) -> dict[str, list[torch.Tensor]]:
     """Totals (K,) of every split for each epoch that is shown."""
-    pipeline, size = examples.pipeline, max(examples.pipeline.batch_size, _AT_ONCE // examples.networks)
-    optimizer = make_optimizer(list(stack.parameters), pipeline)
+    pipeline = examples.pipeline
+    optimizer = make_optimizer(list(stack.parameters), pipeline, getattr(stack, "clip", None))
     totals: dict[str, list[torch.Tensor]] = {name: [] for name in (*(() if mixes(pipeline) else ("train",)), *data)}
     for epoch in range(pipeline.epochs):
         optimizer.param_groups[0]["lr"] = learning_rate(pipeline, epoch)
         seen = _train_epoch(stack, examples.batches(epoch), optimizer, objective)
         for name in totals if epoch + 1 in shown else ():
-            totals[name].append(seen if name == "train" else _totals(stack, *data[name], objective, size))
+            totals[name].append(seen if name == "train" else _totals(stack, *data[name], objective, examples))
     return totals
 
 
@@ -282,8 +286,8 @@ def _columns(rows: Sequence[torch.Tensor], k: int) -> np.ndarray:
     return found
 
 
-def _totals(stack: Stack, x: torch.Tensor, y: torch.Tensor, objective: Objective, size: int) -> torch.Tensor:
-    size = max(1, size // y[:1].numel())
+def _totals(stack: Stack, x: torch.Tensor, y: torch.Tensor, objective: Objective, examples: _Examples) -> torch.Tensor:
+    size = max(examples.pipeline.batch_size, _AT_ONCE // examples.networks // y[:1].numel())
     parts = zip(torch.split(x, size), torch.split(y, size), strict=True)
     return torch.stack([stack.totals(inputs, wanted, objective) for inputs, wanted in parts]).sum(0)
 

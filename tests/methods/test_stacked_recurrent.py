@@ -91,6 +91,14 @@ def test_whole_runs_equal_the_reference(name: str, pipeline: Pipeline) -> None:
     assert worst(name, pipeline) < 1e-9
 
 
+def test_gradients_are_shortened_one_network_at_a_time() -> None:
+    clipped = replace(SGD, clip_norm=0.1)
+    assert worst(ENAS, clipped, n=8) < 1e-9
+    space = space_of(ENAS)
+    (_, (some, *_)), (_, (other, *_)) = (side_by_side(space, members(space, 1), p) for p in (SGD, clipped))
+    assert difference(some["decoder.bias"], other["decoder.bias"]) > 1e-3
+
+
 @pytest.mark.parametrize("ingredients", [{"dropout": 0.3}, {"label_smoothing": 0.1}], ids=str)
 def test_ingredients_of_the_pipeline(ingredients: dict[str, float]) -> None:
     assert worst(ENAS, replace(ADAM, **ingredients), n=2) < 1e-9

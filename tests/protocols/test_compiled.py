@@ -36,7 +36,7 @@ CASES = {
     "plain": {},
     "restarts": {"restart": 1, "restart_factor": 2, "final_learning_rate": 0.001},
     "dropout": {"dropout": 0.3},
-    "all": {"mixup": 0.4, "cutout": 3, "drop_path": 0.4, "label_smoothing": 0.1},
+    "all": {"mixup": 0.4, "cutout": 3, "drop_path": 0.4, "label_smoothing": 0.1, "clip_norm": 1.0},
 }
 
 

@@ -251,6 +251,7 @@ def test_what_has_no_stacked_form_is_refused_in_one_line(layers: list[nn.Module]
     [
         ({"policy": "trivial_augment"}, {}, "pipeline.policy: 'trivial_augment'; networks side by side allow ''"),
         ({"shake_shake": True}, {}, "pipeline.shake_shake: True; networks side by side allow False"),
+        ({"clip_norm": 0.1}, {}, "pipeline.clip_norm: 0.1; these networks side by side allow 0 only"),
         ({}, {"recorded": (0, 1)}, r"recorded: \[0, 1\] are not ascending epochs of 1 to 3"),
         ({}, {"recorded": (2, 1)}, r"recorded: \[2, 1\]"),
         ({}, {"convolution": "fast"}, "convolution: 'fast' is not one of rule, grouped, gemm, timed"),

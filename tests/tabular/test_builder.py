@@ -280,6 +280,14 @@ def test_pilot_tells_architectures_from_seeds(spec: Spec, built: Path, tmp_path:
         builder.pilot(Spec("x", spec.space, "digits", ("adam",), 1), tmp_path)
 
 
+def test_what_counts_as_learned() -> None:
+    task = load("python_docs").task  # 64 tokens
+    text = np.array([[8.0, 8.0], [16.0, 32.0], [63.0, 63.0], [np.inf, 9.0]])
+    assert builder._gains(text, task) / np.log(2) == pytest.approx([3.0, 1.5, 0.02, -np.inf], abs=0.01)
+    error = replace(task, kind="regression", classes=None)
+    assert builder._gains(text[[0, 1, 3]], error) / np.log(2) == pytest.approx([1.5, 0.0, -np.inf])
+
+
 def test_the_verdict_of_a_pilot() -> None:
     good = {"working": 9, "seed_to_seed_spearman": 0.9, "sd_architectures": 0.03, "sd_seeds": 0.01}
     assert builder.verdict({"p": good}) is None
