@@ -3,7 +3,7 @@
 from .architecture import Architecture
 from .budget import COST_KINDS, UNITS, Budget, Cost, CostKind, Unit
 from .drawing import Drawing
-from .estimator import PerformanceEstimator, Setting
+from .estimator import PerformanceEstimator, Setting, Traits
 from .proposal import FULL, Fidelity, Observation, Proposal, Status
 from .record import SCHEMA, Call, Incumbent, RunRecord, Stopped
 from .space import CellSpace, IndexedSpace, ScalableSpace, SearchSpace
@@ -47,6 +47,7 @@ __all__ = [
     "Table",
     "Task",
     "Trainer",
+    "Traits",
     "Unit",
     "WeightSharingStrategy",
     "Weights",

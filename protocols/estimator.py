@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -29,6 +30,7 @@ class Setting:
         data: Training and validation data, where the study has them.
         table: The table, where the study has one.
         trainer: Trains for real, where the study has data.
+        clock: Seconds, by which an estimator measures its own work.
     """
 
     task: Task
@@ -38,6 +40,24 @@ class Setting:
     data: DataView | None = None
     table: Table | None = None
     trainer: Trainer | None = None
+    clock: Callable[[], float] = time.perf_counter
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What the scores of an estimator are; all are oriented, so that higher is better.
+
+    Attributes:
+        accuracy_scale: Whether a score estimates the validation metric itself, so that its bias has a meaning.
+        deterministic: Whether the score of an architecture depends on no seed but that of a recorded training.
+        needs_data: Whether it looks at examples of its own accord, beside a table that may serve the study.
+        sign: -1 where the published definition is lower for better architectures, the score being its negative.
+    """
+
+    accuracy_scale: bool
+    deterministic: bool
+    needs_data: bool = False
+    sign: int = 1
 
 
 @runtime_checkable
@@ -45,6 +65,8 @@ class PerformanceEstimator(Protocol):
     """Turns proposals into observations and says what each cost.
 
     Built as `cls(**params)`; then `prepare` once per run; then `estimate` as often as the loop needs.
+
+    The class declares what its scores are as an attribute `traits`, a `Traits`.
 
     It may also have `fits(setting)`, which raises ValueError, at no cost, where it cannot work: the harness
     calls it when a study is planned, so that a misfit is one line then and not a failure of every run.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isfinite, nan
 
-from ...protocols import Cost, Observation, Proposal, SearchSpace, Setting, Trainer
+from ...protocols import Cost, Observation, Proposal, SearchSpace, Setting, Trainer, Traits
 
 __all__ = ["FullTraining"]
 
@@ -15,6 +15,8 @@ class FullTraining:
 
     Never the best epoch's: choosing it would select on validation noise, more so for longer trainings.
     """
+
+    traits = Traits(accuracy_scale=True, deterministic=True)
 
     def fits(self, setting: Setting) -> None:
         """ValueError where the study has no data to train on."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isfinite, nan
 
-from ...protocols import Cost, Observation, Proposal, SearchSpace, Setting
+from ...protocols import Cost, Observation, Proposal, SearchSpace, Setting, Traits
 
 __all__ = ["TableLookup"]
 
@@ -17,6 +17,8 @@ class TableLookup:
     every query, in the study's unit: the table's clock, epochs, or 1 per evaluation. Curves stay in the
     table: an estimator that extrapolates them looks them up itself.
     """
+
+    traits = Traits(accuracy_scale=True, deterministic=True)
 
     def fits(self, setting: Setting) -> None:
         """ValueError where the study has no table or its clock has another unit."""
