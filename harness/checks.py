@@ -1,4 +1,4 @@
-"""The conformance kit: what every search strategy and search space promises, as checks anyone may run.
+"""The conformance kit: what every strategy, space and estimator promises, as checks anyone may run.
 
 >>> from nasbed.methods import registry
 >>> results = check_space(registry.space("synthetic[genes=2;values=3]"))
@@ -27,13 +27,14 @@ from unittest import SkipTest
 
 from ..methods import registry
 from ..protocols import SearchSpace
+from .checks_estimator import ESTIMATOR_CHECKS, Subject
 from .checks_sharing import SHARING_CHECKS
 from .checks_space import SPACE_CHECKS
 from .checks_strategy import STRATEGY_CHECKS
 from .checks_tools import Candidate
 from .faults import Violation
 
-__all__ = ["CheckResult", "Violation", "check_space", "check_strategy", "yield_checks"]
+__all__ = ["CheckResult", "Violation", "check_estimator", "check_space", "check_strategy", "yield_checks"]
 
 Check = Callable[..., None]
 
@@ -71,6 +72,17 @@ def check_strategy(
     ]
 
 
+def check_estimator(estimator_class: Any, *, params: Mapping[str, Any] | None = None) -> list[CheckResult]:
+    """Run all checks on a performance estimator; takes seconds.
+
+    Args:
+        estimator_class: Built as `cls(**params)`, with an attribute `traits` (`protocols.Traits`).
+        params: Small sizes let an estimator that is prepared at great cost be checked in seconds.
+    """
+    subject = Subject(estimator_class, dict(params or {}))
+    return [_result(check.__name__, partial(check, subject)) for check in ESTIMATOR_CHECKS]
+
+
 def check_space(space: SearchSpace) -> list[CheckResult]:
     """Run all checks on a search space; takes seconds."""
     return [_result(check.__name__, partial(check, space)) for check in SPACE_CHECKS]
@@ -81,13 +93,16 @@ def yield_checks(role: str) -> Iterator[tuple[str, Check]]:
 
     Args:
         role: "strategies": call as `check(strategy_class, params=..., spaces=...)`, see `check_strategy`;
-            "spaces": call as `check(space)`.
+            "spaces": call as `check(space)`; "estimators": call as `check(estimator_class, params=...)`.
 
     Raises:
         ValueError: Another role.
     """
-    if role not in ("strategies", "spaces"):
-        raise ValueError(registry.unknown("role", role, ("strategies", "spaces")))
+    if role not in ("strategies", "spaces", "estimators"):
+        raise ValueError(registry.unknown("role", role, ("strategies", "spaces", "estimators")))
+    if role == "estimators":
+        yield from ((check.__name__, partial(_on_estimator, check)) for check in ESTIMATOR_CHECKS)
+        return
     if role == "spaces":
         yield from ((check.__name__, check) for check in SPACE_CHECKS)
         return
@@ -106,6 +121,12 @@ def _on_class(
     if _shares(strategy_class) != sharing:
         raise SkipTest(f"is about {'weight-sharing' if sharing else 'black-box'} strategies")
     check(Candidate(strategy_class, dict(params or {}), None if spaces is None else tuple(spaces)))
+
+
+def _on_estimator(
+    check: Callable[[Subject], None], estimator_class: Any, *, params: Mapping[str, Any] | None = None
+) -> None:
+    check(Subject(estimator_class, dict(params or {})))
 
 
 def _shares(strategy_class: Any) -> bool:

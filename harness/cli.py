@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import cli_space, cli_table, cli_tools
+from . import cli_estimate, cli_space, cli_table, cli_tools
 from .console import (
     CRASHED,
     FAILED,
@@ -257,6 +257,7 @@ def _print_outcome(folder: Path, written: Path, *, as_json: bool) -> None:
     say(f"report: {written}")
 
 
+cli_estimate.register(app)
 cli_tools.register(app)
 cli_space.register(app)
 

@@ -114,19 +114,24 @@ def train(
 
 
 def check(
-    role: Annotated[str, typer.Argument(help="strategy or space.")],
+    role: Annotated[str, typer.Argument(help="strategy, space or estimator.")],
     name: Annotated[str, typer.Argument(help="A registered name, or pkg.mod:attribute.")],
     as_json: Json = False,
 ) -> None:
-    """Run the conformance checks on a strategy or a space, registered or your own."""
+    """Run the conformance checks on a strategy, a space or an estimator, registered or your own."""
     from ..methods import registry
-    from .checks import check_space, check_strategy
+    from .checks import check_estimator, check_space, check_strategy
 
     with usage():
-        if role not in ("strategy", "space"):
-            raise ValueError(registry.unknown("role", role, ("strategy", "space")))
-        subject: Any = registry.space(name) if role == "space" else registry.load("strategies", name)
-    results = check_space(subject) if role == "space" else check_strategy(subject)
+        if role not in ("strategy", "space", "estimator"):
+            raise ValueError(registry.unknown("role", role, ("strategy", "space", "estimator")))
+        if role == "space":
+            results = check_space(registry.space(name))
+        else:
+            base, options = registry.split_name(name)
+            subject = registry.load("strategies" if role == "strategy" else "estimators", base)
+            params = registry.parameters(subject, options, f"{role} {base!r}")
+            results = (check_strategy if role == "strategy" else check_estimator)(subject, params=params)
     if as_json:
         print_json([{"name": r.name, "passed": r.passed, "detail": r.detail} for r in results])
     else:

@@ -15,6 +15,7 @@ from ..protocols import SCHEMA, Json, SearchSpace, Setting, Task, Unit
 from ..protocols.streams import generator
 from ..tabular import MappedTable, open_table
 from . import records
+from .runs import looks_at_data, needed_data
 from .study import Method, Study, read_budget
 
 DEFAULT_EVALUATIONS = 100
@@ -77,7 +78,9 @@ def plan(study: Study, *, data_root: Path | None = None, device: str = "auto") -
     runs = []
     for table, world in worlds:
         space = tables[table].space if table else registry.space(world["space"])
-        _try(space, [r for _, r in strategies], [r for _, r in estimators], _preview(world, tables.get(table or "")))
+        resolved_estimators = [r for _, r in estimators]
+        setting = _preview(world, tables[table], resolved_estimators, data_root) if table else None
+        _try(space, [r for _, r in strategies], resolved_estimators, setting)
         _count_calls(study, world, [r for _, r in estimators])
         for estimator, resolved_estimator in estimators:
             for strategy, resolved in strategies:
@@ -127,12 +130,13 @@ def _resolved(role: registry.Role, m: Method) -> dict[str, Json]:
     return {"name": m.name, "params": params, "code": registry.code_digest(found), "libraries": libraries}
 
 
-def _preview(world: Mapping[str, Json], table: MappedTable | None) -> Setting | None:
-    """On a table, the setting that runs will have, but for the training seeds."""
-    if table is None:
-        return None
+def _preview(
+    world: Mapping[str, Json], table: MappedTable, estimators: Sequence[Mapping[str, Json]], root: Path | None
+) -> Setting:
+    """The setting that runs on a table will have, but for the training seeds."""
     pipeline = table.pipelines[world["pipeline"]["name"]]
-    return Setting(table.task, world["budget"]["unit"], pipeline, lambda _: table.seeds[0], table=table)
+    view = needed_data(table, root) if any(looks_at_data(e["name"]) for e in estimators) else None
+    return Setting(table.task, world["budget"]["unit"], pipeline, lambda _: table.seeds[0], data=view, table=table)
 
 
 def _try(

@@ -19,6 +19,7 @@ from ..protocols import (
     Budget,
     Call,
     Cost,
+    DataView,
     Json,
     Observation,
     PerformanceEstimator,
@@ -29,6 +30,7 @@ from ..protocols import (
     Setting,
     Status,
     Stopped,
+    Traits,
     WeightSharingStrategy,
 )
 from ..protocols.streams import integer
@@ -177,7 +179,8 @@ def _setting(task: Task, space: SearchSpace, table: MappedTable | None) -> Setti
     unit = spec["budget"]["unit"]
     draw = train_seeds(spec, _recorded(table, spec["pipeline"]["name"]) if table else None)
     if table:
-        return Setting(table.task, unit, table.pipelines[spec["pipeline"]["name"]], draw, table=table)
+        view = needed_data(table, task.data_root) if looks_at_data(spec["estimator"]["name"]) else None
+        return Setting(table.task, unit, table.pipelines[spec["pipeline"]["name"]], draw, data=view, table=table)
     from ..protocols.training import PIPELINES, ReferenceTrainer, load
 
     view = load(spec["data"]["name"], Path(task.data_root) if task.data_root else None)
@@ -185,6 +188,26 @@ def _setting(task: Task, space: SearchSpace, table: MappedTable | None) -> Setti
         raise ValueError(f"data: {spec['data']['name']!r} is not what it was when the study was planned")
     trainer = ReferenceTrainer(space, device=task.device)
     return Setting(view.task, unit, PIPELINES[spec["pipeline"]["name"]], draw, data=view, trainer=trainer)
+
+
+def looks_at_data(estimator: str) -> bool:
+    """Whether an estimator needs examples beside a table."""
+    traits = getattr(registry.load("estimators", estimator), "traits", None)
+    return isinstance(traits, Traits) and traits.needs_data
+
+
+def needed_data(table: MappedTable, root: str | Path | None) -> DataView:
+    """The training and validation data that a table was made from.
+
+    Raises:
+        ValueError: There are no such data here, or they are others.
+    """
+    from ..protocols.training import load
+
+    view = load(table.task.name, Path(root) if root else None)
+    if view.task.digest != table.task.digest:
+        raise ValueError(f"data: {table.task.name!r} is not what the table {table.name!r} was made from")
+    return view
 
 
 Recorded = Callable[[Architecture], tuple[int, ...]]

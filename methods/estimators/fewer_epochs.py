@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ...protocols import Cost, Observation, Proposal, SearchSpace, Setting
-from .full import FullTraining
-from .table import TableLookup
+from ...protocols import Cost, Observation, Proposal, SearchSpace, Setting, Traits
+from ..lowered import source
 
 __all__ = ["FewerEpochs"]
 
@@ -22,6 +21,8 @@ class FewerEpochs:
         epochs: Epochs to pay for, at least 1; by default a quarter of the pipeline's, rounded up.
     """
 
+    traits = Traits(accuracy_scale=True, deterministic=True)
+
     def __init__(self, epochs: int | None = None) -> None:
         if epochs is not None and (not isinstance(epochs, int) or epochs < 1):
             raise ValueError(f"epochs: {epochs!r} is not a positive integer")
@@ -34,13 +35,13 @@ class FewerEpochs:
             raise ValueError(
                 f"epochs: {self._epochs} is more than the {full} of the pipeline {setting.pipeline.name!r}"
             )
-        _inner(setting).fits(setting)
+        source(setting).fits(setting)
 
     def prepare(self, space: SearchSpace, setting: Setting, *, seed: int) -> Sequence[Cost]:
         """Choose table or trainer; nothing to pay."""
         self.fits(setting)
         self._limit = self._epochs or -(-setting.pipeline.epochs // 4)
-        self._chosen = _inner(setting)
+        self._chosen = source(setting)
         return self._chosen.prepare(space, setting, seed=seed)
 
     def estimate(self, proposals: Sequence[Proposal]) -> Sequence[Observation]:
@@ -50,7 +51,3 @@ class FewerEpochs:
         ]
         answers = self._chosen.estimate(lowered)
         return [replace(o, proposal=p) for o, p in zip(answers, proposals, strict=True)]
-
-
-def _inner(setting: Setting) -> TableLookup | FullTraining:
-    return TableLookup() if setting.table is not None else FullTraining()
