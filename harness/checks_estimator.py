@@ -68,7 +68,7 @@ class Subject:
                     made.fits(setting)
                 made.prepare(space, setting, seed=0)
             except ValueError as error:
-                require("\n" not in str(error), f"a refusal is not one line: {error}")
+                require("\n" not in str(error), f"a refusal is not one line: {str(error)!r}")
                 refusals.append(f"{space.name}: {error}")
                 continue
             found.append((space, setting))
@@ -207,7 +207,7 @@ def charges_in_every_unit(s: Subject) -> None:
                 made.prepare(space, other, seed=0)
                 answers = made.estimate([Proposal(a) for a in some(space, 1)])
             except ValueError as error:
-                require("\n" not in str(error), f"{unit} are refused in more than one line: {error}")
+                require("\n" not in str(error), f"{unit} are refused in more than one line: {str(error)!r}")
                 continue
             require(bool(answers[0].costs), f"in {unit} an answer has no cost")
 

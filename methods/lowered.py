@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..protocols import Cost, Fidelity, Observation, Proposal, SearchSpace, Setting, Traits
-from ..protocols.training import reduced
 from .estimators.full import FullTraining
 from .estimators.table import TableLookup
 
@@ -54,6 +53,8 @@ class Lowered:
         """Choose table or trainer; nothing to pay."""
         self.fits(setting)
         if setting.table is None and setting.data is not None:
+            from ..protocols.training import reduced
+
             reduced(space, setting.data, self._limit)  # refuses what the space cannot be at
         self._source = source(setting)
         return self._source.prepare(space, setting, seed=seed)
