@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,7 +51,7 @@ def test_a_fidelity_that_the_table_lacks_is_refused_in_one_line(table: MappedTab
     with pytest.raises(ValueError, match=said):
         registry.load("estimators", name)(0.3).fits(setting)
     for share in (0, 1.5, "half", True):
-        with pytest.raises(ValueError, match="share: .* is not a number in"):
+        with pytest.raises(ValueError, match=r"share: .* is not a number in"):
             registry.load("estimators", name)(share)
 
 
@@ -80,7 +79,7 @@ def test_real_trainings_are_smaller_and_cheaper() -> None:
     assert len(set(scores.values())) == 3
     curve, _ = trainer.train(a, setting, seed=5, fidelity=Fidelity(width=0.5))
     assert curve.valid[-1] == scores["width"]
-    with pytest.raises(ValueError, match="fidelity.depth: 0.5, but mlp"):
+    with pytest.raises(ValueError, match=r"fidelity\.depth: 0\.5, but mlp"):
         registry.load("estimators", "depth")().prepare(SPACE, setting, seed=0)
 
 
