@@ -194,23 +194,26 @@ folder = folder.with_name("timed")
 assert os.waitpid(child(lambda: None), 0)[1] == 0
 usual = time.perf_counter() - started
 folder = Path(sys.argv[1])
-rng = random.Random(int(sys.argv[2]))
+rng, anywhere = random.Random(int(sys.argv[2])), int(sys.argv[3])
 deaths = [
     lambda: at_call(shards.os, "replace", 1),     # the first shard is written, not yet named
     torn,                                          # in the middle of a shard
-    *[None] * int(sys.argv[3]),                    # anywhere
+    *[None] * anywhere,                            # anywhere
     lambda: at_call(format.np, "save", 3),         # arrays half written
 ]
-ended = []
-for doom in deaths:
-    pid = child(doom or (lambda: None))
-    if doom is None:
+while deaths:
+    pid = child(deaths[0] or (lambda: None))
+    if deaths[0] is None:
         time.sleep(rng.uniform(0.0, usual / 2))
         os.kill(pid, signal.SIGKILL)
-    ended.append(os.WTERMSIG(os.waitpid(pid, 0)[1]))
-    print(ended[-1], len(list((folder / "shards").glob("*.npz"))), (folder / "manifest.json").exists())
-pid = child(lambda: None)
-print(os.waitpid(pid, 0)[1])
+    status = os.waitpid(pid, 0)[1]
+    if os.WIFSIGNALED(status):
+        print("killed with", len(list((folder / "shards").glob("*.npz"))), "shards")
+        del deaths[0]
+    else:  # it was done before: another build is killed in its place
+        assert status == 0
+        folder = folder.with_name(folder.name + "+")
+assert os.waitpid(child(lambda: None), 0)[1] == 0
 """
 
 
@@ -222,16 +225,15 @@ def test_a_build_killed_again_and_again_ends_with_the_same_bytes(tmp_path: Path,
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment, check=False)
     assert ran.returncode == 0, ran.stderr
-    *deaths, last = ran.stdout.split("\n")[:-1]
+    deaths = ran.stdout.splitlines()
     assert len(deaths) == anywhere + 3
-    assert all(line.split()[0] in ("9", "0") for line in deaths), ran.stdout
-    assert sum(line.startswith("9") and line.endswith("False") for line in deaths) >= min(5, anywhere + 2), ran.stdout
-    assert last == "0"
-    whole = folder.with_name("undisturbed")
-    assert len(arrays(whole)) == 7
-    assert arrays(folder) == arrays(whole)
-    assert not list(folder.rglob("*.part"))
-    assert open_table(folder, verify=True).digest == open_table(whole).digest
+    assert len(set(deaths)) > 2  # at different places
+    whole = arrays(tmp_path / "undisturbed")
+    assert len(whole) == 7
+    for again in tmp_path.glob("killed*"):
+        assert arrays(again) == whole
+        assert not list(again.rglob("*.part"))
+        assert open_table(again, verify=True).digest == open_table(tmp_path / "undisturbed").digest
 
 
 def test_a_finished_folder_is_not_trained_again(built: Path, spec: Spec) -> None:
