@@ -45,10 +45,11 @@ def list_names(
     if as_json:
         print_json(chosen)
         return
+    width = max(len(name) for entries in chosen.values() for name in entries)
     for kind, entries in chosen.items():
         say(f"{kind}:")
         for name, line in entries.items():
-            say(f"  {name:<18} {line}")
+            say(f"  {name:<{width}} {line}")
 
 
 def train(

@@ -15,7 +15,7 @@ from ..protocols import SCHEMA, Json, SearchSpace, Setting, Task, Unit
 from ..protocols.streams import generator
 from ..tabular import MappedTable, open_table
 from . import records
-from .runs import looks_at_data, needed_data
+from .runs import looks_at_data, needed_data, remembers
 from .study import Method, Study, read_budget
 
 DEFAULT_EVALUATIONS = 100
@@ -80,7 +80,7 @@ def plan(study: Study, *, data_root: Path | None = None, device: str = "auto") -
         space = tables[table].space if table else registry.space(world["space"])
         resolved_estimators = [r for _, r in estimators]
         setting = _preview(world, tables[table], resolved_estimators, data_root) if table else None
-        _try(space, [r for _, r in strategies], resolved_estimators, setting)
+        _try(space, [r for _, r in strategies], resolved_estimators, setting, dedupe=study.dedupe)
         _count_calls(study, world, [r for _, r in estimators])
         for estimator, resolved_estimator in estimators:
             for strategy, resolved in strategies:
@@ -144,6 +144,8 @@ def _try(
     strategies: Sequence[Mapping[str, Json]],
     estimators: Sequence[Mapping[str, Json]],
     setting: Setting | None,
+    *,
+    dedupe: bool,
 ) -> None:
     """Build every method once, so that what it refuses is one line now and not a failure of each run."""
     for described in strategies:
@@ -156,6 +158,10 @@ def _try(
     for described in estimators:
         with _blamed("estimator", described["name"]):
             found, params = registry.load("estimators", described["name"]), described["params"]
+            if dedupe and remembers(found):
+                raise ValueError(
+                    "its answers depend on earlier ones, so repeated ones are not free: no dedupe"
+                )
             if inspect.isclass(found):
                 estimator = found(**params)
                 if setting is not None and hasattr(estimator, "fits"):

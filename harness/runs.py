@@ -167,6 +167,8 @@ def _estimator(spec: Mapping[str, Json], recorded: Sequence[Call]) -> Performanc
     found, params = registry.load("estimators", spec["estimator"]["name"]), spec["estimator"]["params"]
     is_class = inspect.isclass(found)
     estimator: PerformanceEstimator = found(**params) if is_class else FunctionEstimator(found)
+    if remembers(found):
+        return estimator  # its answers to recorded calls are needed again; the recorder compares them
     if spec["options"]["dedupe"]:
         estimator = Deduplicated(estimator, recorded)
     if recorded:
@@ -194,6 +196,12 @@ def looks_at_data(estimator: str) -> bool:
     """Whether an estimator needs examples beside a table."""
     traits = getattr(registry.load("estimators", estimator), "traits", None)
     return isinstance(traits, Traits) and traits.needs_data
+
+
+def remembers(estimator: object) -> bool:
+    """Whether an estimator's answers depend on earlier proposals of the run."""
+    traits = getattr(estimator, "traits", None)
+    return isinstance(traits, Traits) and traits.remembers
 
 
 def needed_data(table: MappedTable, root: str | Path | None) -> DataView:

@@ -51,12 +51,15 @@ class Traits:
         accuracy_scale: Whether a score estimates the validation metric itself, so that its bias has a meaning.
         deterministic: Whether the score of an architecture depends on no seed but that of a recorded training.
         needs_data: Whether it looks at examples of its own accord, beside a table that may serve the study.
+        remembers: Whether an answer depends on earlier proposals of the run, as inherited weights do: a resumed run
+            asks it again, and repeated evaluations are never free.
         sign: -1 where the published definition is lower for better architectures, the score being its negative.
     """
 
     accuracy_scale: bool
     deterministic: bool
     needs_data: bool = False
+    remembers: bool = False
     sign: int = 1
 
 

@@ -37,7 +37,7 @@ class BigramInherit:
             run profits from the runs before it: a leak between runs, whose results depend on what ran before.
     """
 
-    traits = Traits(accuracy_scale=True, deterministic=True)
+    traits = Traits(accuracy_scale=True, deterministic=True, remembers=True)
 
     def __init__(self, epochs: int | None = None, store: str = "run") -> None:
         check_epochs(epochs)

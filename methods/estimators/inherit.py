@@ -46,7 +46,7 @@ class Inherit:
         cost: "marginal" or "cumulative".
     """
 
-    traits = Traits(accuracy_scale=True, deterministic=True)
+    traits = Traits(accuracy_scale=True, deterministic=True, remembers=True)
     name: ClassVar[str] = "inherit"
 
     def __init__(self, epochs: int | None = None, keep: int = 64, cost: str = "marginal") -> None:
