@@ -16,7 +16,23 @@ from nasbed.methods import registry
 from nasbed.protocols import Architecture, Cost, Observation, Proposal, SearchSpace, Setting, Traits
 from nasbed.protocols.streams import generator
 
-SMALL: dict[str, dict[str, Any]] = {}
+SMALL: dict[str, dict[str, Any]] = {
+    "curve_freeze_thaw": {"n_train": 8},
+    "curve_lcnet": {"n_train": 8, "members": 2, "steps": 10, "adapt": 2},
+    "curve_svr": {"n_train": 20, "draws": 3},
+    "naswot": {"batch_size": 16},
+    "ntk": {"batch_size": 8},
+    "predictor_boosting": {"n_train": 10},
+    "predictor_forest": {"n_train": 10, "trees": 5},
+    "predictor_gaussian_process": {"n_train": 10},
+    "predictor_gcn": {"n_train": 10, "epochs": 2},
+    "predictor_lstm": {"n_train": 10, "epochs": 2},
+    "predictor_mlp": {"n_train": 10, "epochs": 2},
+    **dict.fromkeys(
+        ("one_shot_darts", "one_shot_enas", "one_shot_path_dropout", "one_shot_uniform", "smash_hypernet"),
+        {"epochs": 1},
+    ),
+}
 """Parameters with which estimators that are prepared at great cost are checked in seconds."""
 
 
