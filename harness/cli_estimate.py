@@ -109,7 +109,13 @@ def _on_table(
     name = pipeline or next(iter(table.pipelines))
     if name not in table.pipelines:
         raise ValueError(registry.unknown("pipeline", name, tuple(table.pipelines)))
-    view = needed_data(table, data_root) if needs_data else None
+    view = None
+    if needs_data or unit == "epochs":  # of the training data, which a proxy without data is measured by too
+        try:
+            view = needed_data(table, data_root)
+        except ValueError:
+            if needs_data:
+                raise
     draw = seed_of(table, name, 0)
     return Setting(table.task, unit or table.clock, table.pipelines[name], draw, data=view, table=table)
 

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,8 @@ def rows(space: SearchSpace, table: MappedTable | None, sample: int | None) -> t
             found[space.sample(rng)] = None
         return list(found), True
     if table is not None:
-        size, at = len(table.array(f"valid.{next(iter(table.pipelines))}")), table.architecture
+        size = len(table.array(f"valid.{next(iter(table.pipelines))}"))
+        at: Callable[[int], Architecture] = table.architecture
     else:
         assert isinstance(space, IndexedSpace)
         size, at = space.size or 0, space.at
@@ -119,14 +121,17 @@ def estimate(wanted: Wanted, folder: Path, progress: Progress | None = None) -> 
         if progress:
             progress(done, total)
         if not path.exists():
-            _save(
-                path,
-                *_column(wanted, found(**wanted.params), seed, lambda n, d=done: progress and progress(d + n, total)),
-            )
+            step = partial(_step, progress, done, total)
+            _save(path, *_column(wanted, found(**wanted.params), seed, step))
     columns = [_load(parts / f"{seed}.npz") for seed in wanted.seeds]
     write_estimates(folder, *_merged(columns, described))
     shutil.rmtree(parts)
     return folder
+
+
+def _step(progress: Progress | None, done: int, total: int, more: int) -> None:
+    if progress:
+        progress(done + more, total)
 
 
 def _described(wanted: Wanted, found: Any) -> dict[str, Json]:

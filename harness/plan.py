@@ -159,9 +159,7 @@ def _try(
         with _blamed("estimator", described["name"]):
             found, params = registry.load("estimators", described["name"]), described["params"]
             if dedupe and remembers(found):
-                raise ValueError(
-                    "its answers depend on earlier ones, so repeated ones are not free: no dedupe"
-                )
+                raise ValueError("its answers depend on earlier ones, so repeated ones are not free: no dedupe")
             if inspect.isclass(found):
                 estimator = found(**params)
                 if setting is not None and hasattr(estimator, "fits"):

@@ -146,11 +146,12 @@ def _pilot(spec: Spec, planned: Sequence[Bucket], folder: Path, data_root: Path 
 
 def _gains(pairs: np.ndarray, task: Task) -> np.ndarray:
     """What architectures have learned (n,), from values (n, seeds): 0 is nothing; -inf where a training diverged."""
+    gains: np.ndarray = pairs.mean(1)
     if task.metric == "accuracy":
-        return pairs.mean(1)
+        return gains
     losses = np.log(pairs).mean(1) * (-1 if task.higher_is_better else 1)
-    nothing = np.log(task.classes) if task.kind == "text" else losses[np.isfinite(losses)].max(initial=-np.inf)
-    gains: np.ndarray = nothing - losses
+    nothing = np.log(task.classes or 1) if task.kind == "text" else losses[np.isfinite(losses)].max(initial=-np.inf)
+    gains = nothing - losses
     return gains
 
 

@@ -94,6 +94,8 @@ def fit(network: Supernet, setting: Setting, seed: int, epochs: int, step: Step)
     assert setting.data is not None
     pipeline = replace(setting.pipeline, epochs=max(1, epochs))
     optimizer = make_optimizer(list(network.parameters()), pipeline)
+    # The fused step cannot begin the momentum of some weights while others have theirs, as paths come by.
+    optimizer.param_groups[0]["fused"] = False
     x, y = tensors(setting.data.train, network)
     network.train()
     work = Meter(setting, "supernet")

@@ -162,6 +162,14 @@ def test_recalibration_and_extra_paths_are_charged(setting: Setting) -> None:
     assert cost.amount == 2  # a validation batch beside every training batch
 
 
+def test_momentum_begins_with_the_first_gradient_of_each_weight(view: DataView) -> None:
+    pipeline = replace(PIPELINES["+cosine"], epochs=1)
+    trained = OneShotUniform(epochs=1)
+    space = registry.space("nb201[ops=none,skip_connect,nor_conv_3x3;channels=2;cells=1]")
+    trained.prepare(space, Setting(view.task, "epochs", pipeline, lambda a: 0, view), seed=0)
+    assert all(p.isfinite().all() for p in trained.supernet.parameters())
+
+
 def test_fair_steps_use_every_operation_once() -> None:
     for step in range(20):
         paths = fair_paths(CELLS, generator(0, "test", step))
