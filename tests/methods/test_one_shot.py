@@ -165,7 +165,7 @@ def test_recalibration_and_extra_paths_are_charged(setting: Setting) -> None:
 def test_momentum_begins_with_the_first_gradient_of_each_weight(view: DataView) -> None:
     pipeline = replace(PIPELINES["+cosine"], epochs=1)
     trained = OneShotUniform(epochs=1)
-    space = registry.space("nb201[ops=none,skip_connect,nor_conv_3x3;channels=2;cells=1]")
+    space = NB201(ops=("none", "skip_connect", "nor_conv_3x3"), channels=2, cells=(1, 1, 1))
     trained.prepare(space, Setting(view.task, "epochs", pipeline, lambda a: 0, view), seed=0)
     assert all(p.isfinite().all() for p in trained.supernet.parameters())
 
