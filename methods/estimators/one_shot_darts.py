@@ -8,7 +8,8 @@ import torch
 
 from ...protocols import Cost, SearchSpace, Setting
 from ...protocols.streams import generator, torch_generator
-from ..networks.one_shot import Batch, OneShot, Work, batch_statistics, tensors
+from ..networks.one_shot import Batch, OneShot, Work
+from ..networks.sub_networks import batch_statistics, tensors
 from ..networks.supernet import NB201Supernet, Paths
 from ..spaces.nb201 import INCOMING, NB201
 

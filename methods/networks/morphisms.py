@@ -1,6 +1,6 @@
-"""Network morphisms: changes of a network that keep the function that it computes, exactly or nearly.
+"""Network morphisms: changes of a network that keep the function that it computes.
 
-Every function takes a network and gives another one; the network given is never changed. The exact ones keep the
+Every function takes a network and gives another one; the network given is never changed. All keep the
 output in evaluation mode, up to rounding; in training mode batch normalisation of new layers sees other statistics.
 
 - Net2Wider, Net2Deeper (Chen et al. 2016, "Net2Net", ICLR): `wider`, `deeper`.
@@ -9,8 +9,8 @@ output in evaluation mode, up to rounding; in training mode batch normalisation 
   `concatenated`; III, an idempotent N is repeated: `deeper`; IV, N becomes lambda N + (1 - lambda) M with
   lambda = 1: `mixed`. In II and IV, M = `nn.Identity()` is a skip connection.
 - Larger kernels, padded with zeros (Wei et al. 2016, "Network Morphism", ICML): `larger_kernel`.
-- Approximate ones, which shrink (Elsken et al. 2019, LEMONADE, ICLR): `without`, `pruned`, `separable`, after which
-  `distilled` fits the parent's output.
+
+Those that shrink, nearly keeping the function, are in `shrinking`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 from torch import nn
 from torch.nn import functional as f
 
-_WEIGHTED = (nn.Linear, nn.Conv2d)
+WEIGHTED = (nn.Linear, nn.Conv2d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.ELU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.Identity)
 # What changes or combines no channels: whatever comes in as channel c goes out as channel c.
@@ -111,13 +111,13 @@ def wider(
         rng: Draws the noise.
     """
     shares = 1.0 / torch.bincount(copied)[copied].to(torch.float64)
-    child = _reindexed(network, copied, shares, produced, consumed)
+    child = reindexed(network, copied, shares, produced, consumed)
     if noise:
         old = int(copied.max()) + 1
         with torch.no_grad():
             for place in produced:
                 layer = child.get_submodule(place.layer)
-                if isinstance(layer, _WEIGHTED):
+                if isinstance(layer, WEIGHTED):
                     copies = layer.weight[place.first + old : place.first + len(copied)]
                     drawn = torch.randn(copies.shape, generator=rng, dtype=copies.dtype)
                     copies += noise * layer.weight.std() * drawn
@@ -130,14 +130,14 @@ def chain(network: nn.Sequential, index: int) -> tuple[list[Place], list[Place]]
     Raises:
         ValueError: It is no linear layer or full convolution, is the last one, or what follows may mix channels.
     """
-    units = _units(network[index], index)
+    units = units_of(network[index], index)
     produced = [Place(str(index))]
     for k in range(index + 1, len(network)):
         layer = network[k]
         if isinstance(layer, _NORMS) or _is_depthwise(layer):
             produced.append(Place(str(k), each=len(cast(torch.Tensor, layer.weight)) // units))
-        elif isinstance(layer, _WEIGHTED):
-            return produced, [Place(str(k), each=_inputs(layer) // units)]
+        elif isinstance(layer, WEIGHTED):
+            return produced, [Place(str(k), each=inputs_of(layer) // units)]
         elif not isinstance(layer, _CHANNELWISE):
             raise ValueError(f"layer {k}: {type(layer).__name__} may mix channels")
     raise ValueError(f"layer {index}: it makes the network's output, whose width is given")
@@ -229,18 +229,18 @@ def concatenated(network: nn.Sequential, start: int, stop: int, added: nn.Module
     Raises:
         ValueError: No layer reads the values, or what comes between may mix channels.
     """
-    last = max((k for k in range(start, stop) if isinstance(network[k], _WEIGHTED)), default=start)
-    units = _units(network[last], last)
+    last = max((k for k in range(start, stop) if isinstance(network[k], WEIGHTED)), default=start)
+    units = units_of(network[last], last)
     layers = list(deepcopy(network))
     layers[start:stop] = [Concatenated(nn.Sequential(*layers[start:stop]), deepcopy(added))]
     for k in range(start + 1, len(layers)):
         layer = layers[k]
         if isinstance(layer, _NORMS):
             layers[k] = _extended_norm(layer, channels * (layer.num_features // units))
-        elif isinstance(layer, _WEIGHTED):
-            more = channels * (_inputs(layer) // units)
+        elif isinstance(layer, WEIGHTED):
+            more = channels * (inputs_of(layer) // units)
             zeros = layer.weight.new_zeros(len(layer.weight), more, *layer.weight.shape[2:])
-            layers[k] = _with_weight(layer, torch.cat([layer.weight, zeros], 1))
+            layers[k] = with_weight(layer, torch.cat([layer.weight, zeros], 1))
             return nn.Sequential(*layers)
         elif not isinstance(layer, _CHANNELWISE):
             raise ValueError(f"layer {k - start - 1 + stop}: {type(layer).__name__} may mix channels")
@@ -258,7 +258,7 @@ def larger_kernel(conv: nn.Conv2d, kernel: int) -> nn.Conv2d:
         raise ValueError(f"kernel: {kernel} is not larger than {conv.kernel_size} by even numbers")
     if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
         raise ValueError(f"padding: {conv.padding_mode} {conv.padding} is not a number of zeros")
-    child = _with_weight(conv, pad_kernel(conv.weight, kernel))
+    child = with_weight(conv, pad_kernel(conv.weight, kernel))
     child.padding = tuple(p + d * (m // 2) for p, d, m in zip(conv.padding, conv.dilation, more, strict=True))
     # What a convolution with another padding mode would read; kept in step with `padding`.
     child._reversed_padding_repeated_twice = [p for p in reversed(child.padding) for _ in range(2)]
@@ -271,117 +271,7 @@ def pad_kernel(weight: torch.Tensor, kernel: int) -> torch.Tensor:
     return f.pad(weight, (wide, wide, high, high))
 
 
-def without(network: nn.Sequential, start: int, stop: int) -> nn.Sequential:
-    """Approximate: the chain without its layers `start` to `stop` - 1; all others keep their weights.
-
-    Raises:
-        ValueError: These layers change the number of channels, so that what follows would not fit.
-    """
-    kinds = [m for m in network[start:stop] if isinstance(m, _WEIGHTED)]
-    if kinds and (came := _inputs(kinds[0])) != (went := len(kinds[-1].weight)):
-        raise ValueError(f"layers {start} to {stop - 1}: they make {went} channels of {came}, so cannot be left out")
-    return nn.Sequential(*deepcopy([m for k, m in enumerate(network) if not start <= k < stop]))
-
-
-def pruned(network: nn.Module, width: int, produced: Sequence[Place], consumed: Sequence[Place]) -> nn.Module:
-    """Approximate: only the `width` units of largest magnitude, the sum of |w| over the incoming weights.
-
-    Args:
-        network: To be pruned.
-        width: Units to keep; they stay in their order.
-        produced: See `wider`; the first one is the layer whose units they are.
-        consumed: See `wider`.
-
-    Raises:
-        ValueError: There are not that many units.
-    """
-    layers = [(place, network.get_submodule(place.layer)) for place in produced]
-    units = _units(layers[0][1], 0)
-    if not 1 <= width < units:
-        raise ValueError(f"width: {width} is not one of 1, 2, ..., {units - 1}")
-    size = torch.zeros(units, dtype=torch.float64)
-    for place, layer in layers:
-        if isinstance(layer, _WEIGHTED):
-            weight = layer.weight.detach()[place.first : place.first + units]
-            size += weight.abs().flatten(1).sum(1, dtype=torch.float64)
-    kept = size.argsort(descending=True, stable=True)[:width].sort().values
-    return _reindexed(network, kept, torch.ones(width, dtype=torch.float64), produced, consumed, units)
-
-
-def separable(conv: nn.Conv2d) -> nn.Sequential:
-    """Approximate: a depthwise and a pointwise convolution, the nearest ones to `conv` in squared weights.
-
-    For each input channel, the kernels of all outputs, (outputs, k * l), become their best product of a column and a
-    row: the first singular vectors, each with the root of the singular value (Eckart & Young 1936).
-
-    Raises:
-        ValueError: The convolution has groups.
-    """
-    if conv.groups != 1:
-        raise ValueError(f"groups: {conv.groups} is not 1")
-    weight = conv.weight.detach()
-    u, s, v = torch.linalg.svd(weight.permute(1, 0, 2, 3).flatten(2), full_matrices=False)
-    root = s[:, 0].sqrt()[:, None]
-    c, outputs = conv.in_channels, conv.out_channels
-    depthwise = _with_weight(conv, (root * v[:, 0]).reshape(c, 1, *conv.kernel_size), groups=c)
-    depthwise.bias = None
-    pointwise = nn.Conv2d(c, outputs, 1, bias=conv.bias is not None, device="meta").to_empty(device=weight.device)
-    pointwise.weight = nn.Parameter((root * u[:, :, 0]).T.reshape(outputs, c, 1, 1).contiguous())
-    if conv.bias is not None:
-        pointwise.bias = nn.Parameter(conv.bias.detach().clone())
-    return nn.Sequential(depthwise, pointwise)
-
-
-def distilled(
-    child: nn.Module,
-    parent: nn.Module,
-    batches: Sequence[torch.Tensor],
-    *,
-    epochs: int = 5,
-    learning_rate: float = 1e-3,
-) -> tuple[nn.Module, list[float]]:
-    """Fit a child to its parent's output: the mean squared difference, by Adam, one step for each batch.
-
-    Both run in evaluation mode, with the statistics of batch normalisation as they are. An epoch after which the
-    difference over all batches is larger than before is undone and the learning rate halved, so it never rises.
-
-    Args:
-        child: What an approximate morphism gave.
-        parent: What it was given.
-        batches: Inputs (n, ...) of both.
-        epochs: Passes over the batches.
-        learning_rate: Of Adam.
-
-    Returns:
-        The fitted child, and the difference before and after each epoch, (epochs + 1).
-    """
-    child = deepcopy(child).eval()
-    parent = deepcopy(parent).eval()
-    with torch.no_grad():
-        targets = [parent(x) for x in batches]
-
-    @torch.no_grad()
-    def difference() -> float:
-        return sum(f.mse_loss(child(x), t).item() * len(x) for x, t in zip(batches, targets, strict=True)) / total
-
-    total = sum(map(len, batches))
-    losses = [difference()]
-    for _ in range(epochs):
-        before = deepcopy(child.state_dict())
-        optimizer = torch.optim.Adam(child.parameters(), lr=learning_rate)
-        for x, target in zip(batches, targets, strict=True):
-            optimizer.zero_grad(set_to_none=True)
-            f.mse_loss(child(x), target).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-        losses.append(difference())
-        if not losses[-1] <= losses[-2]:
-            child.load_state_dict(before)
-            losses[-1] = losses[-2]
-            learning_rate /= 2
-    return child, losses
-
-
-def _reindexed(
+def reindexed(
     network: nn.Module,
     index: torch.Tensor,
     shares: torch.Tensor,
@@ -402,21 +292,21 @@ def _reindexed(
 
     for place in produced:
         layer = child.get_submodule(place.layer)
-        if isinstance(layer, _WEIGHTED):
+        if isinstance(layer, WEIGHTED):
             rows, _ = places(place, len(layer.weight))
             groups = len(rows) if _is_depthwise(layer) else 1
-            _replace(child, place.layer, _with_weight(layer, layer.weight[rows], rows, groups=groups))
+            _replace(child, place.layer, with_weight(layer, layer.weight[rows], rows, groups=groups))
         elif isinstance(layer, _NORMS):
             _replace(child, place.layer, _norm_of(layer, places(place, layer.num_features)[0]))
         else:
             raise ValueError(f"layer {place.layer}: {type(layer).__name__} makes no units")
     for place in consumed:
         layer = child.get_submodule(place.layer)
-        if not isinstance(layer, _WEIGHTED) or getattr(layer, "groups", 1) != 1:
+        if not isinstance(layer, WEIGHTED) or getattr(layer, "groups", 1) != 1:
             raise ValueError(f"layer {place.layer}: {type(layer).__name__} is no linear layer or full convolution")
-        columns, scale = places(place, _inputs(layer))
+        columns, scale = places(place, inputs_of(layer))
         scale = scale.to(layer.weight.dtype).reshape(-1, *[1] * (layer.weight.ndim - 2))
-        _replace(child, place.layer, _with_weight(layer, layer.weight[:, columns] * scale))
+        _replace(child, place.layer, with_weight(layer, layer.weight[:, columns] * scale))
     return child
 
 
@@ -425,7 +315,7 @@ def _replace(network: nn.Module, name: str, layer: nn.Module) -> None:
     setattr(network.get_submodule(parent), last, layer)
 
 
-def _with_weight(
+def with_weight(
     layer: nn.Linear | nn.Conv2d, weight: torch.Tensor, rows: torch.Tensor | None = None, *, groups: int | None = None
 ) -> nn.Linear | nn.Conv2d:
     """The layer with another weight, its sizes with it, and these rows of its bias."""
@@ -466,7 +356,7 @@ def _identity(
     network: nn.Sequential, index: int, kernel: int, norm: bool, examples: torch.Tensor | None
 ) -> list[nn.Module]:
     """The layers that compute the identity on the values after layer `index`."""
-    before = [m for m in network[: index + 1] if isinstance(m, (*_WEIGHTED, *_NORMS, nn.Flatten))]
+    before = [m for m in network[: index + 1] if isinstance(m, (*WEIGHTED, *_NORMS, nn.Flatten))]
     if not before or isinstance(before[-1], nn.Flatten):
         raise ValueError(f"layer {index}: no layer before it tells the number of units")
     units, like = len(before[-1].weight), before[-1].weight.detach()
@@ -500,13 +390,15 @@ def _inserted(network: nn.Sequential, index: int, layers: Sequence[nn.Module]) -
     return nn.Sequential(*old[: index + 1], *layers, *old[index + 1 :])
 
 
-def _units(layer: nn.Module, index: int) -> int:
-    if not isinstance(layer, _WEIGHTED) or getattr(layer, "groups", 1) != 1:
+def units_of(layer: nn.Module, index: int) -> int:
+    """Outputs of a layer; ValueError, which names its place, unless it is linear or a full convolution."""
+    if not isinstance(layer, WEIGHTED) or getattr(layer, "groups", 1) != 1:
         raise ValueError(f"layer {index}: {type(layer).__name__} is no linear layer or full convolution")
     return len(layer.weight)
 
 
-def _inputs(layer: nn.Linear | nn.Conv2d) -> int:
+def inputs_of(layer: nn.Linear | nn.Conv2d) -> int:
+    """Inputs, or input channels, of a layer."""
     return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
 
 

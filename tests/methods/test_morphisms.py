@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nasbed.methods.networks import morphisms as m
+from nasbed.methods.networks import shrinking
 from nasbed.methods.networks.morphisms import Place
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -248,12 +249,12 @@ def test_larger_kernels(kernel, padding, larger: int, stride: int, dilation: int
 
 def test_a_part_is_left_out() -> None:
     parent = convolutions()
-    child = m.without(parent, 3, 5)
+    child = shrinking.without(parent, 3, 5)
     x = images(0)
     with torch.no_grad():
         assert torch.equal(child(x), parent[5:](parent[:3](x)))
     with pytest.raises(ValueError, match="layers 6 to 7: they make 4 channels of 3, so cannot be left out"):
-        m.without(parent, 6, 8)
+        shrinking.without(parent, 6, 8)
 
 
 def test_pruned_keeps_the_largest_units() -> None:
@@ -263,7 +264,7 @@ def test_pruned_keeps_the_largest_units() -> None:
             parent[layer].weight.mul_(
                 torch.tensor([1.0, 1e-3, 2.0, 3.0, 1e-2], dtype=torch.float64)[:, None, None, None]
             )
-        child = m.pruned(parent, 3, *m.chain(parent, 0))
+        child = shrinking.pruned(parent, 3, *m.chain(parent, 0))
         assert torch.equal(child[0].weight, parent[0].weight[[0, 2, 3]])
         assert torch.equal(child[4].running_var, parent[4].running_var[[0, 2, 3]])
         assert torch.equal(child[6].weight, parent[6].weight[:, [0, 2, 3]])
@@ -280,13 +281,13 @@ def test_pruning_undoes_a_widening_by_nothing() -> None:
         for layer in (parent.stem, parent.norm, parent.body[0], parent.body[1]):
             layer.weight[1] = layer.bias[1] = 0
         parent.norm.running_mean[1] = parent.body[1].running_mean[1] = 0
-    child = m.pruned(parent, 2, PRODUCED, CONSUMED)
+    child = shrinking.pruned(parent, 2, PRODUCED, CONSUMED)
     assert gap(child, parent, x) <= 1e-10
 
 
 def test_separable_is_the_nearest_product() -> None:
     conv = filled(nn.Conv2d(3, 5, 3, 2, 1), 0)
-    child = m.separable(conv)
+    child = shrinking.separable(conv)
     x = torch.randn(2, 3, 7, 7, generator=rng(), dtype=torch.float64)
     composed = child[1].weight[:, :, 0, 0, None, None] * child[0].weight[:, 0]
     as_one = deepcopy(conv)
@@ -299,16 +300,16 @@ def test_separable_is_the_nearest_product() -> None:
     assert size(child) < size(conv)
     with torch.no_grad():
         conv.weight.copy_(composed)
-    assert gap(m.separable(conv), conv, x) <= 1e-10  # exact where it can be
+    assert gap(shrinking.separable(conv), conv, x) <= 1e-10  # exact where it can be
 
 
 @pytest.mark.parametrize("learning_rate", [1e-2, 10.0])
 def test_distillation_never_raises_the_difference(learning_rate: float) -> None:
     parent = convolutions()
-    child = m.pruned(parent, 2, *m.chain(parent, 6))
+    child = shrinking.pruned(parent, 2, *m.chain(parent, 6))
     batches = [images(k) for k in range(3)]
     before = deepcopy(child.state_dict())
-    fitted, losses = m.distilled(child, parent, batches, epochs=4, learning_rate=learning_rate)
+    fitted, losses = shrinking.distilled(child, parent, batches, epochs=4, learning_rate=learning_rate)
     assert all(torch.equal(v, before[k]) for k, v in child.state_dict().items())
     assert len(losses) == 5
     assert all(b <= a for a, b in pairwise(losses))
@@ -333,8 +334,8 @@ def test_distillation_never_raises_the_difference(learning_rate: float) -> None:
         (lambda n: m.larger_kernel(n[0], 4), r"kernel: 4 is not larger than \(3, 3\) by even numbers"),
         (lambda n: m.larger_kernel(n[0], 3), r"kernel: 3 is not larger than \(3, 3\) by even numbers"),
         (lambda n: m.larger_kernel(nn.Conv2d(1, 1, 3, padding="same"), 5), "padding: zeros same is not a number"),
-        (lambda n: m.separable(n[3]), "groups: 3 is not 1"),
-        (lambda n: m.pruned(n, 3, *m.chain(n, 0)), "width: 3 is not one of 1, 2, ..., 2"),
+        (lambda n: shrinking.separable(n[3]), "groups: 3 is not 1"),
+        (lambda n: shrinking.pruned(n, 3, *m.chain(n, 0)), "width: 3 is not one of 1, 2, ..., 2"),
         (lambda n: m.wider(n, m.replication(3, 4, rng()), [Place("2")], []), "layer 2: ReLU makes no units"),
         (lambda n: m.wider(n, m.replication(3, 4, rng()), [], [Place("3")]), "layer 3: Conv2d is no linear layer"),
         (lambda n: m.concatenated(n, 11, 12, nn.Identity(), 9), "layers 11 to 11: they make the network's output"),

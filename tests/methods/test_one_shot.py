@@ -18,15 +18,12 @@ from nasbed.methods.estimators.one_shot_enas import OneShotENAS, draw
 from nasbed.methods.estimators.one_shot_path_dropout import OneShotPathDropout, kept_paths
 from nasbed.methods.estimators.one_shot_uniform import OneShotUniform, fair_paths
 from nasbed.methods.estimators.smash_hypernet import HyperPerceptron, SMASHHypernet
-from nasbed.methods.networks.one_shot import (
+from nasbed.methods.networks.one_shot import Batch, OneShot, fit, path_step
+from nasbed.methods.networks.sub_networks import (
     BATCH_NORMS,
-    Batch,
-    OneShot,
-    fit,
     in_batches,
     logits,
     logits_all,
-    path_step,
     recalibrated,
     score_all,
     tensors,
