@@ -73,7 +73,8 @@ def train_bucket(bucket: Bucket) -> Shard:
             else:
                 # NaN stands for a training that is not there; this one is, and diverged.
                 values = objective.metric(found, predictions)
-                arrays[name] = np.where(np.isnan(values), np.inf, values).astype(np.float32)
+                with np.errstate(over="ignore"):  # beyond single precision is as infinite
+                    arrays[name] = np.where(np.isnan(values), np.inf, values).astype(np.float32)
         if "fgsm" in arrays:
             arrays["fgsm"] = arrays["fgsm"][:, 0]
         if bucket.latency:
