@@ -11,8 +11,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from nasbed.methods import registry
 
 FOLDERS = ("protocols", "methods", "tabular", "harness", "reports")
 MAY_IMPORT = {
@@ -114,7 +117,13 @@ def may_load_torch(module: str, source: str) -> bool:
     """
     if module.startswith(("protocols.training", "methods.networks", "harness.checks_sameness")):
         return True
-    return module.startswith(("methods.strategies.", "methods.estimators.")) and '"torch"' in source
+    role, _, name = module.removeprefix("methods.").partition(".")
+    return role in ("strategies", "estimators") and ('"torch"' in source or says_torch(role, name))
+
+
+def says_torch(role: Any, name: str) -> bool:
+    """Whether a method declares torch among its libraries, itself or by what it inherits."""
+    return name in registry.names(role) and "torch" in getattr(registry.load(role, name), "libraries", ())
 
 
 def modules() -> dict[str, Path]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from math import isfinite, nan
+from typing import ClassVar
 
 from torch import nn
 
@@ -37,6 +38,7 @@ class BigramInherit:
             run profits from the runs before it: a leak between runs, whose results depend on what ran before.
     """
 
+    libraries: ClassVar[tuple[str, ...]] = ("torch",)
     traits = Traits(accuracy_scale=True, deterministic=True, remembers=True)
 
     def __init__(self, epochs: int | None = None, store: str = "run") -> None:

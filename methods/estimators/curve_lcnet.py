@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -58,6 +59,7 @@ class CurveLCNet:
         trained_on: The architectures learned from, known after `prepare`: what an audit has to leave out.
     """
 
+    libraries: ClassVar[tuple[str, ...]] = ("torch",)
     traits = Traits(accuracy_scale=True, deterministic=False)
 
     def __init__(

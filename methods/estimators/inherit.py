@@ -46,6 +46,7 @@ class Inherit:
         cost: "marginal" or "cumulative".
     """
 
+    libraries: ClassVar[tuple[str, ...]] = ("torch",)
     traits = Traits(accuracy_scale=True, deterministic=True, remembers=True)
     name: ClassVar[str] = "inherit"
 

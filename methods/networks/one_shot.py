@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, nan
-from typing import cast
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -121,6 +121,7 @@ class OneShot:
     """
 
     traits = Traits(accuracy_scale=True, deterministic=False, needs_data=True)
+    libraries: ClassVar[tuple[str, ...]] = ("torch",)
     name = "one_shot"
 
     def __init__(

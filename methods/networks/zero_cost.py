@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from math import isfinite, nan
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -144,6 +145,7 @@ class ZeroCost:
     """
 
     traits = Traits(accuracy_scale=False, deterministic=False, needs_data=True)
+    libraries: ClassVar[tuple[str, ...]] = ("torch",)
     objectives: tuple[str, ...] = ()
     dtype = torch.float32
     passes = 1.0

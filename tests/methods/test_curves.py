@@ -259,8 +259,8 @@ def test_the_search_takes_the_best_of_its_draws() -> None:
             total.append(np.square(machine.predict(scaler.transform(x[test])) - y[test]).mean())
         errors.append(np.mean(total))
     best = int(np.argmin(errors))
-    assert pytest.approx(10 ** logs[best, 0]) == chosen["nusvr"].C
-    assert chosen["nusvr"].nu == pytest.approx(nus[best])
+    assert pytest.approx(10 ** logs[best, 0]) == chosen["seeded"].C
+    assert chosen["seeded"].nu == pytest.approx(nus[best])
 
 
 def test_the_machine_learns_from_whole_runs_that_are_charged(table: MappedTable) -> None:
