@@ -96,10 +96,12 @@ def test_results_without_pytest() -> None:
 
 
 def test_names_are_unique_and_every_check_says_what_it_checks() -> None:
-    for role in ("strategies", "spaces"):
+    for role in ("strategies", "spaces", "estimators"):
         names = [name for name, _ in yield_checks(role)]
         assert len(set(names)) == len(names)
-    with pytest.raises(ValueError, match="role: 'space' is not one of strategies, spaces; did you mean 'spaces'"):
+    with pytest.raises(
+        ValueError, match="role: 'space' is not one of strategies, spaces, estimators; did you mean 'spaces'"
+    ):
         list(yield_checks("space"))
 
 

@@ -31,7 +31,7 @@ if __name__ == "__main__":
     main()
 """
 
-VERBS = ("compare", "report", "list", "train", "check", "doctor", "space", "table", "export", "table list",
+VERBS = ("compare", "report", "estimate", "list", "train", "check", "doctor", "space", "table", "export", "table list",
          "table info", "table verify", "table build", "export mlflow")  # fmt: skip
 
 SOMETIMES_FAILS = '''\
