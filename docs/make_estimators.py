@@ -83,7 +83,7 @@ def page() -> str:
 def rows(name: str) -> Iterator[str]:
     """A table of the estimates of one table, the best correlation first."""
     table = open_table(name)
-    pipeline = next(iter(table.pipelines))
+    pipeline = open_estimates(embedded_estimates(name)[0]).manifest["pipeline"]["name"]
     final = table.array(f"valid.{pipeline}")[:, :, -1].mean(1) / table.manifest["examples"]["valid"]
     full = table.pipelines[pipeline].epochs
     yield "| estimator | Spearman | of the better half | published | without a score | prepared for | an answer |"

@@ -35,7 +35,7 @@ def estimate(
     space: Annotated[str | None, typer.Option(help="Without a table: the search space.")] = None,
     data: Annotated[str | None, typer.Option(help="Without a table: the data set.")] = None,
     data_root: Annotated[Path | None, typer.Option(help="Folder of data sets that are not embedded.")] = None,
-    pipeline: Annotated[str | None, typer.Option(help="Training pipeline; default: the table's first.")] = None,
+    pipeline: Annotated[str | None, typer.Option(help="Training pipeline; default: the table's own.")] = None,
     every: Annotated[bool, typer.Option("--all", help="All architectures; the default with a table.")] = False,
     sample: Annotated[int | None, typer.Option(help="Only so many, drawn uniformly.", min=1)] = None,
     seeds: Annotated[str, typer.Option(help="Seeds of the estimator: a count or a range.")] = "1",
@@ -106,7 +106,7 @@ def _on_table(
     from .estimate import seed_of
     from .runs import needed_data
 
-    name = pipeline or next(iter(table.pipelines))
+    name = pipeline or table.manifest.get("default_pipeline", next(iter(table.pipelines)))
     if name not in table.pipelines:
         raise ValueError(registry.unknown("pipeline", name, tuple(table.pipelines)))
     view = None
