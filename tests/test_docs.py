@@ -215,3 +215,8 @@ def test_nothing_of_one_machine_is_in_the_repository():
             lines = enumerate(text.splitlines(), start=1)
             found += [f"{path.relative_to(ROOT)}:{i}: {line.strip()}" for i, line in lines if forbidden.search(line)]
     assert not [f for f in found if not f.startswith("tests/test_docs.py")], "\n".join(found)
+
+
+def test_the_page_of_estimators_is_that_of_the_estimates():
+    made = runpy.run_path(str(ROOT / "docs" / "make_estimators.py"))
+    assert (ROOT / "docs" / "estimators.md").read_text(encoding="utf-8") == made["page"]()

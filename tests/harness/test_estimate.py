@@ -16,6 +16,7 @@ from nasbed.harness import estimate
 from nasbed.harness.cli import app
 from nasbed.methods.spaces.mlp import MLP
 from nasbed.protocols import Cost, Observation, Proposal, SearchSpace, Setting, Traits
+from nasbed.protocols.training import load
 from nasbed.tabular import open_table, write_table
 from nasbed.tabular.estimates import EstimateTable, embedded_estimates, open_estimates, write_estimates
 
@@ -194,7 +195,38 @@ def test_changed_files_are_refused(folder: Path, tmp_path: Path) -> None:
         EstimateTable(tmp_path)
 
 
-def test_the_estimates_that_come_with_the_package_open() -> None:
-    for name in embedded_estimates():
+EMBEDDED = embedded_estimates()
+
+
+def test_the_estimates_that_come_with_the_package_are_of_its_tables() -> None:
+    assert {"nb201-clutter/params", "nb201-clutter/synflow", "pipelines-clutter/width"} <= set(EMBEDDED)
+    for name in EMBEDDED:
         found = open_estimates(name)
-        assert found.manifest["table"]["digest"] == open_table(name.partition("/")[0]).digest
+        table = open_table(name.partition("/")[0])
+        assert found.manifest["table"] == {"name": table.name, "digest": table.digest}
+        assert len(found.scores) == len(table.members())
+        assert found.manifest["pipeline"]["digest"] == table.pipelines[found.manifest["pipeline"]["name"]].digest
+
+
+@pytest.mark.parametrize("name", [n for n in EMBEDDED if "fewer_epochs" in n or n.startswith("pipelines-clutter")])
+def test_embedded_low_fidelities_are_the_entries_of_the_table(name: str) -> None:
+    found, table = open_estimates(name), open_table(name.partition("/")[0])
+    pipeline, params = found.manifest["pipeline"]["name"], found.manifest["estimator"]["params"]
+    axis = {"data_subset": "data"}.get(found.name, found.name)
+    stem = "" if found.name == "fewer_epochs" else f"@{axis}={params['share']:g}"
+    counts = table.array(f"valid.{pipeline}{stem}")[:, : len(found.seeds), params.get("epochs", 0) - 1]
+    assert (found.scores == counts / table.manifest["examples"]["valid"]).all()
+
+
+@pytest.mark.parametrize("name", ["params", "synflow", "curve_domhan"])
+def test_embedded_scores_are_made_again(name: str, tmp_path: Path) -> None:
+    shipped, table = open_estimates(f"nb201-clutter/{name}"), open_table("nb201-clutter")
+    rows = [3, 400, 727]
+    view, pipeline = load(table.task.name), table.pipelines["+cosine"]
+    setting = Setting(table.task, "epochs", pipeline, lambda a: 0, data=view, table=table)
+    chosen = [table.architecture(r) for r in rows]
+    params = shipped.manifest["estimator"]["params"]
+    again = estimate.Wanted(name, params, setting, table.space, chosen, True, shipped.seeds)
+    found = open_estimates(estimate.estimate(again, tmp_path / "e"))
+    assert found.scores == pytest.approx(shipped.scores[rows], rel=1e-5, nan_ok=True)
+    assert (found.costs == shipped.costs[rows]).all()
