@@ -126,7 +126,8 @@ and this page is written from them by `python docs/make_estimators.py`.
 Spearman's rank correlation is that of an estimator's scores with the validation metric after full training, its mean
 over the table's training seeds; of several estimator seeds the mean correlation is shown. Where an estimator gives no
 score, as proxies do for dead cells, the architecture ranks last; what a predictor was trained on is left out. Costs are
-in full trainings: what an estimator spends before its first answer, and for an answer. **An absolute value is never
+in full trainings, by epochs: what an estimator spends before its first answer, and for an answer. Smaller networks and
+images cost as many epochs; what they save in FLOPs is in the data sheet. **An absolute value is never
 taken**: a negative correlation means that the estimator, as published, prefers the worse.
 """
 
@@ -137,13 +138,20 @@ et al. 2021; Krishnakumar et al. 2022; for NASWOT, over a part of the cells). Th
 channels instead of sixteen, one cell a stage instead of five, six epochs instead of 200, and a restriction of the space to
 three operations. What follows from that:
 
-- `skip_connect` is missing, so that cells differ mostly by how many convolutions lie on their paths. That is what the
-  parameter count sees, too: it is a stronger baseline here than on the whole space, and any proxy has to be held
-  against it rather than against 0.
-- A fifth of the cells are dead or nearly so. They are easy to tell, which lifts the correlation over all cells; the
-  column "of the better half" shows what is left where a search has to decide.
+- The order is the published one at its top: SynFlow, the Jacobian's covariance and NASWOT above the parameter count,
+  which every proxy has to be held against rather than against 0. The gradient norm and SNIP fall below it here. They add
+  up layer by layer, and in a restriction whose only layers with weights are 3x3 convolutions that is nearly a count of
+  these, less what their gradients lose on the way.
+- About a tenth of the cells are dead: no signal passes. Proxies tell them for certain, which lifts the correlation over all
+  cells; the column "of the better half" shows what is left where a search has to decide.
+- Few epochs rank badly: the learning rate is at its highest then, and validation accuracy at that time says little (see
+  the data sheet for the pipeline without annealing). The sum of training errors over the same two epochs ranks far
+  better, at the same price. Of the lower fidelities, smaller images, networks and training sets keep all epochs and lose
+  little.
 - The best cells differ by little more than training seeds do (see the data sheet), which bounds every correlation in the
-  better half.
+  better half: that between two seeds is given there.
+- The one-shot model is trained as long as one architecture, and is asked for all of them; a search that asks for few pays
+  for it all the same.
 """
 
 
