@@ -152,20 +152,24 @@ def test_what_programs_do_not_know_is_refused() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_final_accuracies_of_a_hundred_networks_are_those_of_the_reference() -> None:
-    """In single precision: the interval of the mean paired difference holds 0 and is narrower than 0.3 points."""
+    """In single precision: the interval of the mean paired difference holds 0 and is narrower than 0.3 points.
+
+    Of trainings that converge. Two epochs at a learning rate of 0.1 amplify rounding until single networks differ by
+    12 points, with either trainer and with no sign: an interval of 1.9 points about -0.03 was measured there.
+    """
     from scipy.stats import t
 
-    space, rng = NB201(channels=4, cells=1), np.random.default_rng(7)
-    part = Split(VIEW.train.x[:1600], VIEW.train.y[:1600])
-    pipeline = replace(PIPELINES["+cosine"], epochs=2)
+    space, rng, view = NB201(channels=4, cells=1), np.random.default_rng(7), load("digits")
+    part = Split(view.train.x[:1000], view.train.y[:1000])
+    pipeline = replace(PIPELINES["+cosine"], learning_rate=0.03)
     members = [(space.sample(rng), seed) for seed in range(100)]
-    networks = {(a, s): space.build(a, VIEW.task) for a, s in members}
-    totals, _ = fit_compiled(networks, part, {"valid": VIEW.valid}, pipeline)
+    networks = {(a, s): space.build(a, view.task) for a, s in members}
+    totals, _ = fit_compiled(networks, part, {"valid": view.valid}, pipeline)
     expected = [
-        fit_from_seed(space.build(a, VIEW.task), a, s, part, {"valid": VIEW.valid}, pipeline)[1]["valid"][-1]
+        fit_from_seed(space.build(a, view.task), a, s, part, {"valid": view.valid}, pipeline)[1]["valid"][-1]
         for a, s in members
     ]
-    difference_ = 100 * (totals["valid"][:, -1] - np.array(expected)) / len(VIEW.valid)
+    difference_ = 100 * (totals["valid"][:, -1] - np.array(expected)) / len(view.valid)
     half = float(t.ppf(0.975, 99) * difference_.std(ddof=1) / 10)
     mean = float(difference_.mean())
     print(f"difference in percentage points: {mean:.3f} +- {half:.3f}, largest {np.abs(difference_).max():.2f}")

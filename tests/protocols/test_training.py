@@ -128,6 +128,8 @@ def by_hand(gradients: list[float], pipeline: Pipeline) -> float:
     """One parameter under the published update rules, from 1."""
     x, m, v, velocity = 1.0, 0.0, 0.0, 0.0
     for t, g in enumerate(gradients, 1):
+        if pipeline.clip_norm:  # Pascanu et al. 2013, algorithm 1, by a margin that torch takes
+            g *= min(1.0, pipeline.clip_norm / (abs(g) + 1e-6))
         g += pipeline.weight_decay * x
         if pipeline.optimizer == "adam":  # Kingma & Ba 2015, algorithm 1
             m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
