@@ -305,7 +305,8 @@ def test_the_fcnet_pipeline() -> None:
 
 INGREDIENTS = {
     "restart": 1, "restart_factor": 2, "final_learning_rate": 0.1, "clip_norm": 0.5, "label_smoothing": 0.1,
-    "dropout": 0.1, "drop_path": 0.1, "cutout": 2, "mixup": 1.0, "cutmix": 1.0, "policy": "auto_augment", "shake_shake": True,
+    "dropout": 0.1, "drop_path": 0.1, "cutout": 2, "mixup": 1.0, "cutmix": 1.0, "policy": "auto_augment",
+    "shake_shake": True,
 }  # fmt: skip
 
 
