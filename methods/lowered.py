@@ -9,12 +9,12 @@ from ..protocols import Cost, Fidelity, Observation, Proposal, SearchSpace, Sett
 from .estimators.full import FullTraining
 from .estimators.table import TableLookup
 
-__all__ = ["Lowered", "gradual", "source"]
+__all__ = ["Lowered", "gradual", "source_of"]
 
 AXES = ("data", "resolution", "width", "depth")
 
 
-def source(setting: Setting) -> TableLookup | FullTraining:
+def source_of(setting: Setting) -> TableLookup | FullTraining:
     """The estimator that answers by whole trainings: the table, where there is one, else the trainer."""
     return TableLookup() if setting.table is not None else FullTraining()
 
@@ -40,7 +40,7 @@ class Lowered:
 
     def fits(self, setting: Setting) -> None:
         """ValueError where the table has no trainings at this fidelity, or neither table nor trainer can serve."""
-        source(setting).fits(setting)
+        source_of(setting).fits(setting)
         if setting.table is not None and self._limit.text:
             there = setting.table.fidelities.get(setting.pipeline.name, ())
             if self._limit.text not in there:
@@ -56,7 +56,7 @@ class Lowered:
             from ..protocols.training import reduced
 
             reduced(space, setting.data, self._limit)  # refuses what the space cannot be at
-        self._source = source(setting)
+        self._source = source_of(setting)
         return self._source.prepare(space, setting, seed=seed)
 
     def estimate(self, proposals: Sequence[Proposal]) -> Sequence[Observation]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ...protocols import Cost, Observation, Proposal, SearchSpace, Setting, Traits
-from ..lowered import source
+from ..lowered import source_of
 
 __all__ = ["FewerEpochs"]
 
@@ -35,13 +35,13 @@ class FewerEpochs:
             raise ValueError(
                 f"epochs: {self._epochs} is more than the {full} of the pipeline {setting.pipeline.name!r}"
             )
-        source(setting).fits(setting)
+        source_of(setting).fits(setting)
 
     def prepare(self, space: SearchSpace, setting: Setting, *, seed: int) -> Sequence[Cost]:
         """Choose table or trainer; nothing to pay."""
         self.fits(setting)
         self._limit = self._epochs or -(-setting.pipeline.epochs // 4)
-        self._chosen = source(setting)
+        self._chosen = source_of(setting)
         return self._chosen.prepare(space, setting, seed=seed)
 
     def estimate(self, proposals: Sequence[Proposal]) -> Sequence[Observation]:

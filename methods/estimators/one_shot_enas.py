@@ -9,7 +9,8 @@ import numpy as np
 
 from ...protocols import Architecture, Cost, SearchSpace, Setting
 from ..categorical import Categorical
-from ..networks.one_shot import Batch, OneShot, Work, check_whole, path_step
+from ..networks.one_shot import Batch, OneShot, Work, path_step
+from ..networks.zero_cost import whole
 
 __all__ = ["OneShotENAS"]
 
@@ -41,7 +42,7 @@ class OneShotENAS(OneShot):
         samples: int = 1,
     ) -> None:
         super().__init__(epochs, batch_norm, calibration_batches)
-        check_whole("samples", samples, 1)
+        whole("samples", samples, 1)
         for i, row in enumerate(policy or ()):
             if not all(p >= 0 for p in row) or abs(fsum(row) - 1) > 1e-9:
                 raise ValueError(f"policy: row {i} is {list(row)}; allowed: probabilities, which add up to 1")

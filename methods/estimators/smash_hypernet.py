@@ -13,8 +13,9 @@ from torch.func import functional_call
 from ...protocols import Architecture, Cost, SearchSpace, Setting, Task
 from ...protocols.streams import torch_generator
 from ...protocols.training import materialise
-from ..networks.one_shot import Batch, OneShot, Work, check_whole, path_step
+from ..networks.one_shot import Batch, OneShot, Work, path_step
 from ..networks.supernet import MLPSupernet, Supernet, dense
+from ..networks.zero_cost import whole
 from ..spaces.mlp import MLP
 
 __all__ = ["SMASHHypernet"]
@@ -41,7 +42,7 @@ class SMASHHypernet(OneShot):
 
     def __init__(self, epochs: int | None = None, units: int = 64) -> None:
         super().__init__(epochs, "running")  # there is no batch normalisation in perceptrons
-        check_whole("units", units, 1)
+        whole("units", units, 1)
         self._units = units
 
     def prepare(self, space: SearchSpace, setting: Setting, *, seed: int) -> Sequence[Cost]:

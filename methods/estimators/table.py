@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isfinite, nan
 
-from ...protocols import Cost, Observation, Proposal, SearchSpace, Setting, Traits
+from ...protocols import Cost, Entry, Fidelity, Observation, Proposal, SearchSpace, Setting, Traits, Unit
 
 __all__ = ["TableLookup"]
 
@@ -45,11 +45,14 @@ class TableLookup:
     def _look_up(self, p: Proposal) -> Observation:
         setting, a = self._setting, p.architecture
         entry = self._table.lookup(a, pipeline=setting.pipeline.name, seed=setting.train_seed(a), fidelity=p.fidelity)
-        if setting.unit == "evaluations":
-            amount = 1.0
-        else:
-            amount = float(entry.epochs[-1]) * p.fidelity.data if setting.unit == "epochs" else entry.cost
-        cost, value = (Cost("train", amount),), float(entry.valid[-1])
+        cost, value = (recorded_cost(entry, p.fidelity, setting.unit),), float(entry.valid[-1])
         if not isfinite(value):
             return Observation(p, nan, cost, status="crashed", reason="training diverged")
         return Observation(p, self._sign * value, cost)
+
+
+def recorded_cost(entry: Entry, fidelity: Fidelity, unit: Unit) -> Cost:
+    """The whole charge for a recorded training, in the unit of a study."""
+    if unit == "evaluations":
+        return Cost("train", 1.0)
+    return Cost("train", float(entry.epochs[-1]) * fidelity.data if unit == "epochs" else entry.cost)

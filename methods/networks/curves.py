@@ -21,8 +21,8 @@ from ...protocols import (
     Table,
 )
 from ...protocols.streams import generator
-from ..estimators.full import FullTraining
-from ..estimators.table import TableLookup
+from ..estimators.table import recorded_cost
+from ..lowered import source_of
 
 DIVERGED = "training diverged"
 _TRIES = 1000
@@ -140,12 +140,10 @@ class CurveReader:
             # Only the axis of the whole entry is looked at, never its later values.
             place = max(int(np.searchsorted(entry.epochs, fidelity.epochs)), points - 1)
             entry = look_up(int(entry.epochs[min(place, len(entry.epochs) - 1)]))
-        if setting.unit == "evaluations":
-            amount = 1.0
-        else:
-            amount = float(entry.epochs[-1]) * fidelity.data if setting.unit == "epochs" else entry.cost
         train = None if entry.train is None or setting.pipeline.mixup or setting.pipeline.cutmix else entry.train
-        return PartialCurve(entry.epochs, train, entry.valid, (Cost("train", amount),), self.last(a))
+        return PartialCurve(
+            entry.epochs, train, entry.valid, (recorded_cost(entry, fidelity, setting.unit),), self.last(a)
+        )
 
 
 def check_epochs(epochs: int | None, least: int = 1) -> None:
@@ -171,7 +169,7 @@ def check_setting(setting: Setting, epochs: int | None, least: int = 1) -> None:
     pipeline = setting.pipeline
     if (wanted := epochs or least) > pipeline.epochs:
         raise ValueError(f"epochs: {wanted} is more than the {pipeline.epochs} of the pipeline {pipeline.name!r}")
-    (TableLookup() if setting.table is not None else FullTraining()).fits(setting)
+    source_of(setting).fits(setting)
 
 
 def orientation(setting: Setting) -> float:

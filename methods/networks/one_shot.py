@@ -18,6 +18,7 @@ from ...protocols.training.objectives import Objective, objective_of
 from ..meter import Meter
 from .sub_networks import BATCH_NORMS, in_batches, norms, outputs_of, tensors, total
 from .supernet import Supernet, supernet
+from .zero_cost import whole
 
 # Ingredients of a pipeline that act on batches, targets or layers: nobody has said what they do to a supernet.
 _INGREDIENTS = (
@@ -128,8 +129,8 @@ class OneShot:
         self, epochs: int | None = None, batch_norm: str = "recalibrate", calibration_batches: int = 20
     ) -> None:
         if epochs is not None:
-            check_whole("epochs", epochs, 0)
-        check_whole("calibration_batches", calibration_batches, 1)
+            whole("epochs", epochs, 0)
+        whole("calibration_batches", calibration_batches, 1)
         if batch_norm not in BATCH_NORMS:
             raise ValueError(f"batch_norm: {batch_norm!r} is not one of {', '.join(BATCH_NORMS)}")
         self._epochs, self._batch_norm, self._calibration_batches = epochs, batch_norm, calibration_batches
@@ -202,9 +203,3 @@ class OneShot:
         if not isfinite(value):
             return Observation(p, nan, (work.cost,), status="crashed", reason=reason)
         return Observation(p, value if self._setting.task.higher_is_better else -value, (work.cost,))
-
-
-def check_whole(field: str, value: object, least: int) -> None:
-    """ValueError unless an integer of at least `least`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{field}: {value!r} is not an integer >= {least}")

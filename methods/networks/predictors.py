@@ -14,9 +14,8 @@ import numpy as np
 
 from ...protocols import Architecture, Cost, MissingEntry, Observation, Proposal, SearchSpace, Setting, Traits
 from ...protocols.streams import generator
-from ..estimators.full import FullTraining
-from ..estimators.table import TableLookup
 from ..graph import Graph, Node
+from ..lowered import source_of
 from ..meter import Meter
 
 Taken = TypeVar("Taken")
@@ -67,7 +66,7 @@ class Predictor(ABC):
 
     def fits(self, setting: Setting) -> None:
         """ValueError where neither table nor trainer can serve, or where the model cannot see the table's space."""
-        _source(setting).fits(setting)
+        source_of(setting).fits(setting)
         if setting.table is not None:
             self._check(setting.table.space)
 
@@ -79,12 +78,12 @@ class Predictor(ABC):
         """
         self.fits(setting)
         self._check(space)
-        source = _source(setting)
-        costs = [*source.prepare(space, setting, seed=seed)]
+        trained = source_of(setting)
+        costs = [*trained.prepare(space, setting, seed=seed)]
         if setting.table is None:
-            answers = source.estimate(self._draw(space, seed, Proposal))
+            answers = trained.estimate(self._draw(space, seed, Proposal))
         else:
-            answers = self._draw(space, seed, lambda a: source.estimate([Proposal(a)])[0])
+            answers = self._draw(space, seed, lambda a: trained.estimate([Proposal(a)])[0])
         costs += [cost for o in answers for cost in o.costs]
         self.trained_on = tuple(o.proposal.architecture for o in answers)
         known = [o for o in answers if o.status == "ok"]
@@ -315,7 +314,3 @@ def check_positive(field: str, value: object) -> None:
     """ValueError unless a parameter is a finite number above 0."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < float("inf"):
         raise ValueError(f"{field}: {value!r} is not allowed; use a number > 0")
-
-
-def _source(setting: Setting) -> TableLookup | FullTraining:
-    return TableLookup() if setting.table is not None else FullTraining()
