@@ -75,6 +75,7 @@ def _wanted(
     from ..protocols import UNITS
     from ..tabular import open_table
     from .estimate import Wanted, rows
+    from .runs import looks_at_data
     from .study import Method, read_seeds
 
     method = Method.read(estimator, "estimator")
@@ -87,8 +88,7 @@ def _wanted(
         raise ValueError(registry.unknown("unit", str(unit), UNITS))
     searched = opened.space if opened else registry.space(str(space))
     if opened:
-        needs = getattr(getattr(found, "traits", None), "needs_data", False)
-        setting = _on_table(opened, pipeline, unit, data_root, needs_data=needs)
+        setting = _on_table(opened, pipeline, unit, data_root, needs_data=looks_at_data(found))
     else:
         setting = _for_real(searched, data, data_root, pipeline, unit)
     made = found(**params)

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from ..methods import registry
-from ..protocols import Architecture, IndexedSpace, Json, Proposal, SearchSpace, Setting, Traits
+from ..protocols import Architecture, IndexedSpace, Json, Proposal, SearchSpace, Setting
 from ..protocols.streams import generator, integer
 from ..tabular import MappedTable
 from ..tabular.estimates import write_estimates
 from . import records
+from .runs import traits_of
 
 AT_ONCE = 32
 """Architectures between two signs of progress; what an estimator shares among proposals, it shares among so many."""
@@ -137,8 +138,8 @@ def _step(progress: Progress | None, done: int, total: int, more: int) -> None:
 def _described(wanted: Wanted, found: Any) -> dict[str, Json]:
     """The manifest, but for what the estimator itself says."""
     setting, table = wanted.setting, wanted.setting.table
-    traits = getattr(found, "traits", None)
-    if not isinstance(traits, Traits):
+    traits = traits_of(found)
+    if traits is None:
         raise ValueError(f"estimator: {wanted.estimator!r} does not declare what its scores are, as `traits`")
     digest = {"table": {"name": table.name, "digest": table.digest}} if table else {"table": None}
     texts = [wanted.space.text(a) for a in wanted.architectures] if wanted.listed else None

@@ -135,7 +135,11 @@ def _preview(
 ) -> Setting:
     """The setting that runs on a table will have, but for the training seeds."""
     pipeline = table.pipelines[world["pipeline"]["name"]]
-    view = needed_data(table, root) if any(looks_at_data(e["name"]) for e in estimators) else None
+    view = (
+        needed_data(table, root)
+        if any(looks_at_data(registry.load("estimators", e["name"])) for e in estimators)
+        else None
+    )
     return Setting(table.task, world["budget"]["unit"], pipeline, lambda _: table.seeds[0], data=view, table=table)
 
 

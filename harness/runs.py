@@ -181,7 +181,11 @@ def _setting(task: Task, space: SearchSpace, table: MappedTable | None) -> Setti
     unit = spec["budget"]["unit"]
     draw = train_seeds(spec, _recorded(table, spec["pipeline"]["name"]) if table else None)
     if table:
-        view = needed_data(table, task.data_root) if looks_at_data(spec["estimator"]["name"]) else None
+        view = (
+            needed_data(table, task.data_root)
+            if looks_at_data(registry.load("estimators", spec["estimator"]["name"]))
+            else None
+        )
         return Setting(table.task, unit, table.pipelines[spec["pipeline"]["name"]], draw, data=view, table=table)
     from ..protocols.training import PIPELINES, ReferenceTrainer, load
 
@@ -192,16 +196,22 @@ def _setting(task: Task, space: SearchSpace, table: MappedTable | None) -> Setti
     return Setting(view.task, unit, PIPELINES[spec["pipeline"]["name"]], draw, data=view, trainer=trainer)
 
 
-def looks_at_data(estimator: str) -> bool:
+def traits_of(estimator: object) -> Traits | None:
+    """What an estimator's class declares of its scores, if it does."""
+    traits = getattr(estimator, "traits", None)
+    return traits if isinstance(traits, Traits) else None
+
+
+def looks_at_data(estimator: object) -> bool:
     """Whether an estimator needs examples beside a table."""
-    traits = getattr(registry.load("estimators", estimator), "traits", None)
-    return isinstance(traits, Traits) and traits.needs_data
+    traits = traits_of(estimator)
+    return traits is not None and traits.needs_data
 
 
 def remembers(estimator: object) -> bool:
     """Whether an estimator's answers depend on earlier proposals of the run."""
-    traits = getattr(estimator, "traits", None)
-    return isinstance(traits, Traits) and traits.remembers
+    traits = traits_of(estimator)
+    return traits is not None and traits.remembers
 
 
 def needed_data(table: MappedTable, root: str | Path | None) -> DataView:
