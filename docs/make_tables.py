@@ -92,8 +92,8 @@ same notation and the same index in the space as there. MNIST itself is not embe
         ),
     ),
     "fcnet-digits": (
-        """The space of Klein and Hutter (2019), two hidden layers and the hyper-parameters of their training, without its three
-largest widths and its two smallest batch sizes. They minimise the squared error on standardised inputs; here the loss is
+        """The space of Klein and Hutter (2019), two hidden layers and the hyper-parameters of their training, without its two
+largest widths and its smallest batch size. They minimise the squared error on standardised inputs; here the loss is
 the softmax cross-entropy and the data are images with ten classes. The schedule, the learning rate and the batch size
 are genes, so the pipeline leaves them open.""",
         (
