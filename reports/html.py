@@ -24,7 +24,13 @@ DATA = Path(__file__).parent / "data"
 CHIPS = ("better", "worse", "equivalent", "undecided")
 
 
-def page(comparison: Comparison, study: Mapping[str, Json], grids: Sequence[Grid], drawings: Sequence[Drawing]) -> str:
+def page(
+    comparison: Comparison,
+    study: Mapping[str, Json],
+    grids: Sequence[Grid],
+    drawings: Sequence[Drawing],
+    checklist: Markup,
+) -> str:
     """Render the report.
 
     Args:
@@ -32,17 +38,13 @@ def page(comparison: Comparison, study: Mapping[str, Json], grids: Sequence[Grid
         study: The study record: its spec and provenance are shown.
         grids: From `grids.all_grids`.
         drawings: From `figures.draw_all`.
+        checklist: From `checklist.fragment`.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(DATA),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    )
-    script = (DATA / "sort.js").read_text(encoding="utf-8")
     named = groups(comparison)
     ids = {name: f"g{i}" for i, name in enumerate(named)}
-    return environment.get_template("report.html.j2").render(
+    return render_page(
+        "report.html.j2",
+        drawings,
         comparison=comparison,
         lead=_lead(comparison),
         sections=_sections(),
@@ -51,14 +53,35 @@ def page(comparison: Comparison, study: Mapping[str, Json], grids: Sequence[Grid
         protocol=_protocol(comparison, study),
         provenance=_provenance(study),
         grids={g.name: g for g in grids},
-        drawings={d.name: _inline(d) for d in drawings},
         architectures=_architectures(study),
+        checklist=checklist,
         groups=named,
         runs={r.key: r for r in comparison.runs},
         anchors=lambda names: [ids[n] for n in names],
-        sort_value=_sort_value,
         chips=CHIPS,
-        numbers=Markup(_numbers(comparison)),
+        numbers=_numbers(comparison),
+    )
+
+
+def render_page(template: str, drawings: Sequence[Drawing], **values: Any) -> str:
+    """Fill the template of a page that needs nothing from outside.
+
+    Args:
+        template: In the package's data; it imports `macros.html.j2`.
+        drawings: Figures that it may show by name.
+        values: What else it names; `numbers` is JSON text, `anchors` gives the ids that a cell links to.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(DATA),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    script = (DATA / "sort.js").read_text(encoding="utf-8")
+    return environment.get_template(template).render(
+        **{**values, "numbers": Markup(values["numbers"].replace("<", "\\u003c"))},
+        drawings={d.name: _inline(d) for d in drawings},
+        sort_value=_sort_value,
         style=Markup((DATA / "report.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -85,7 +108,8 @@ def fragment(comparison: Comparison) -> str:
 def _sections() -> tuple[tuple[str, str], ...]:
     return (
         ("verdicts", "Verdicts"), ("protocol", "Protocol"), ("results", "Results"), ("pairs", "All pairs"),
-        ("anytime", "Over cost"), ("incumbents", "Incumbents"), ("provenance", "Provenance"), ("runs", "Runs"),
+        ("anytime", "Over cost"), ("incumbents", "Incumbents"), ("checklist", "Checklist"),
+        ("provenance", "Provenance"), ("runs", "Runs"),
     )  # fmt: skip
 
 
@@ -210,7 +234,7 @@ def _numbers(comparison: Comparison) -> str:
         "summaries": comparison.summaries,
         "pairs": comparison.pairs,
     }
-    return json.dumps(plain(wanted), sort_keys=True, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return json.dumps(plain(wanted), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def _sentence_case(text: str) -> str:

@@ -14,16 +14,11 @@ MLflow itself is imported only while an export runs.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
-import re
-import sqlite3
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import zip_longest
@@ -31,6 +26,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..protocols import Json
+from .mlflow_client import ExportError, connect, database_file, lock_file, locked, one_line_errors, quiet, shown
 from .mlflow_rows import (
     EXPORTED,
     METHOD,
@@ -52,20 +48,6 @@ Detail = Literal["summary", "runs"]
 _METRICS_PER_CALL, _PARAMS_PER_CALL = 800, 100  # MLflow: 1000 metrics, 100 params, and 1000 of all kinds together
 _REPORT = "nas.report_sha256"
 _EPOCH_MS = 1_577_836_800_000  # 2020-01-01: MLflow takes 0 for "now"
-
-# MLflow's own defaults retry for minutes; a store that can be exported again at any time need not wait so long.
-# Otherwise every finished run prints its address on standard output, and MLflow reports usage to its makers.
-_SETTINGS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
-
-
-class ExportError(RuntimeError):
-    """MLflow could not be reached or refused; one line. The same export again completes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +113,10 @@ def export(
         if progress is not None:
             progress(finished, total)
 
-    with _one_line_errors(target, done), _settings(), _locked(_lock_file(target, folder)):
+    with one_line_errors(target, done), quiet(), locked(lock_file(target, folder)):
         exporter = _Exporter(target, study)
         created, updated = exporter.export(store, detail, report, count)
-    return ExportResult(
-        _shown(target), exporter.experiment, exporter.parent, created, updated, time.monotonic() - began
-    )
+    return ExportResult(shown(target), exporter.experiment, exporter.parent, created, updated, time.monotonic() - began)
 
 
 class _Exporter:
@@ -144,8 +124,8 @@ class _Exporter:
 
     def __init__(self, uri: str, study: Mapping[str, Json]) -> None:
         self.study = study
-        self.remote = _database(uri) is None
-        self.client = _client(uri)
+        self.remote = database_file(uri) is None
+        self.client = connect(uri)
         self.experiment = self._experiment(uri)
         self.version = _version(study)
         rows = study_rows(study, (), version=self.version)
@@ -182,7 +162,7 @@ class _Exporter:
     def _experiment(self, uri: str) -> str:
         from mlflow.exceptions import MlflowException
 
-        name, database = experiment_name(self.study), _database(uri)
+        name, database = experiment_name(self.study), database_file(uri)
         place = None if database is None else (database.parent / "mlartifacts").as_uri()
         found = self.client.get_experiment_by_name(name)
         if found is None:
@@ -321,105 +301,3 @@ def _epoch(study: Mapping[str, Json]) -> int:
         return int(datetime.fromisoformat(created).timestamp() * 1000)
     except ValueError:
         return _EPOCH_MS
-
-
-def _database(uri: str) -> Path | None:
-    """The file of an SQLite URI; None for a server."""
-    match = re.match(r"sqlite(?:\+\w+)?:///(.+)", uri)
-    return Path(match[1]).resolve() if match and match[1] != ":memory:" else None
-
-
-def _lock_file(uri: str, store_folder: Path) -> Path:
-    database = _database(uri)
-    return store_folder.parent / "mlflow.lock" if database is None else database.with_name(f"{database.name}.lock")
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One export at a time: two would create the same runs twice, and two creating one SQLite file break it for good.
-
-    The lock belongs to the open file, so it ends with the process however that dies; the empty file stays.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-def _client(uri: str) -> Any:
-    """An MLflow client, its SQLite database created first where there is none."""
-    try:
-        from mlflow import MlflowClient
-    except ImportError as error:
-        raise ExportError(f"mlflow is not installed here ({error}): pip install 'mlflow>=3.5,<4'") from error
-    database = _database(uri)
-    if database is not None and not (database.exists() and database.stat().st_size):
-        _create_database(uri, database)
-    return MlflowClient(tracking_uri=uri)
-
-
-def _create_database(uri: str, database: Path) -> None:
-    """Build the schema in a file aside and rename it.
-
-    A process killed within MLflow's two seconds of migrations would leave a file that no later one can open.
-    """
-    from mlflow.store.tracking import sqlalchemy_store
-
-    tracking_store: Any = sqlalchemy_store.SqlAlchemyStore
-    draft = database.with_name(f"{database.name}.new")
-    for leftover in database.parent.glob(f"{draft.name}*"):
-        leftover.unlink()
-    artifacts = (database.parent / "mlartifacts").as_uri()
-    tracking_store(f"sqlite:///{draft}", artifacts).engine.dispose()
-    connection = sqlite3.connect(draft)
-    try:
-        connection.execute("PRAGMA journal_mode=WAL")  # three times the write rate, and kept in the file
-    finally:
-        connection.close()
-    draft.rename(database)
-    # This process may still hold connections to a file of that name which is gone: MLflow keeps one pool per URI.
-    tracking_store(uri, artifacts).engine.dispose()
-
-
-@contextmanager
-def _settings() -> Iterator[None]:
-    """MLflow's HTTP limits (where the user set none), quiet for the time of an export; all restored after it."""
-    missing = {k: v for k, v in _SETTINGS.items() if k not in os.environ}
-    log = logging.getLogger("mlflow.store.db.utils")
-    level = log.level
-    os.environ.update(missing)
-    log.setLevel(logging.WARNING)  # "Creating initial MLflow database tables...": nobody asked
-    try:
-        with warnings.catch_warnings():
-            # Raised inside MLflow 3.17 by SQLAlchemy >= 2.1 when it maps its tables; nothing a caller can act on.
-            warnings.filterwarnings("ignore", r"The ``noload`` loader strategy is deprecated", DeprecationWarning)
-            yield
-    finally:
-        log.setLevel(level)
-        for name in missing:
-            os.environ.pop(name, None)
-
-
-@contextmanager
-def _one_line_errors(uri: str, done: Sequence[int]) -> Iterator[None]:
-    try:
-        yield
-    except ExportError:
-        raise
-    except Exception as error:
-        if not isinstance(error, OSError | sqlite3.Error) and not _foreign(error):
-            raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        progress = f" after {done[0]} of {done[1]} runs" if done[1] else ""
-        message = f"export to MLflow at {_shown(uri)} stopped{progress}: {_shown(reason)[:500]}"
-        raise ExportError(f"{message} (the same export again completes it)") from error
-
-
-def _foreign(error: Exception) -> bool:
-    """Whether MLflow or what it stands on raised this (asked by name: they may not even be imported)."""
-    return any(c.__module__.partition(".")[0] in {"mlflow", "sqlalchemy", "requests"} for c in type(error).__mro__)
-
-
-def _shown(text: str) -> str:
-    """Without the passwords of URIs."""
-    return re.sub(r"(://[^/@\s:]*):[^/@\s]*@", r"\1:***@", text)

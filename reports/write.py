@@ -12,6 +12,9 @@ import numpy as np
 
 from ..harness.store import RunStore
 from ..protocols import Json
+from .checklist import Checklist, checklist, fragment
+from .checklist import files as checklist_files
+from .checklist_runs import Noted
 from .comparison import compare
 from .figures import draw_all
 from .frame import Store, StudyData, load
@@ -34,9 +37,9 @@ def write_report(
     """Write the report of the study in a run store.
 
     Writes `report.html`, `tables/` (LaTeX, CSV, Markdown, and `main.tex` that sets them all), `figures/` (PDF, PNG,
-    SVG), `results.json` (every number, every cell and the keys of the runs behind it) and `provenance.json`. These are
-    the same bytes whenever they are made from the same runs, in whatever order those were committed. Measured time is
-    apart, in `timing.json`.
+    SVG), `results.json` (every number, every cell and the keys of the runs behind it), `provenance.json` and
+    `checklist.html`, `.md`, `.tex` and `.json`. These are the same bytes whenever they are made from the same runs, in
+    whatever order those were committed. Measured time is apart, in `timing.json`.
 
     Args:
         store: Folder of the run store.
@@ -52,7 +55,7 @@ def write_report(
     Raises:
         ValueError: The store holds no finished run or no random search, or an argument is out of range.
     """
-    reader = RunStore(Path(store), create=False)
+    reader = Noted(RunStore(Path(store), create=False))
     data = load(reader)
     spec = data.study.get("spec", {})
     comparison = compare(
@@ -62,7 +65,8 @@ def write_report(
         rope=rope if rope is not None else spec.get("rope"),
         alpha=alpha if alpha is not None else spec.get("alpha", 0.05),
     )
-    files = {**report_files(comparison, data.study), "timing.json": _json(timing(data, reader))}
+    checked = checklist(reader, comparison)
+    files = {**report_files(comparison, data.study, checked), "timing.json": _json(timing(data, reader))}
     for name, content in files.items():
         path = Path(out) / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +74,7 @@ def write_report(
     return Path(out) / "report.html"
 
 
-def report_files(comparison: Comparison, study: Mapping[str, Json]) -> dict[str, bytes]:
+def report_files(comparison: Comparison, study: Mapping[str, Json], checked: Checklist) -> dict[str, bytes]:
     """Every file of the report by its path, without measured time."""
     grids, drawings = all_grids(comparison), draw_all(comparison)
     numbers = _json(results(comparison, grids))
@@ -90,8 +94,8 @@ def report_files(comparison: Comparison, study: Mapping[str, Json]) -> dict[str,
     for drawing in drawings:
         for kind, content in drawing.files.items():
             files[f"figures/{drawing.name}.{kind}"] = content
-    files["report.html"] = page(comparison, study, grids, drawings).encode()
-    return files
+    files["report.html"] = page(comparison, study, grids, drawings, fragment(checked, within="report.html")).encode()
+    return files | checklist_files(checked)
 
 
 def results(comparison: Comparison, grids: tuple[Grid, ...]) -> dict[str, Any]:

@@ -31,8 +31,8 @@ if __name__ == "__main__":
     main()
 """
 
-VERBS = ("compare", "report", "estimate", "list", "train", "check", "doctor", "space", "table", "export", "table list",
-         "table info", "table verify", "table build", "export mlflow")  # fmt: skip
+VERBS = ("compare", "report", "estimate", "checklist", "list", "train", "check", "doctor", "space", "table", "export",
+         "table list", "table info", "table verify", "table build", "export mlflow")  # fmt: skip
 
 SOMETIMES_FAILS = '''\
 """A user's own strategy, with a bug that shows for one seed."""

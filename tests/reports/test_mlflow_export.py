@@ -115,11 +115,10 @@ def _everything(uri):
 @pytest.fixture(scope="session")
 def fresh_database(tmp_path_factory):
     """An initialised, empty database: creating one takes MLflow two seconds."""
-    from nasbed.reports.mlflow_export import _client as connect
-    from nasbed.reports.mlflow_export import _settings
+    from nasbed.reports.mlflow_client import connect, quiet
 
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    with _settings():
+    with quiet():
         connect(f"sqlite:///{path}")
     return path
 
@@ -357,8 +356,8 @@ _NURSERY = """
 import os, signal, sys
 from pathlib import Path
 import sqlalchemy
-from nasbed.reports import mlflow_export
-with mlflow_export._settings():
+from nasbed.reports import mlflow_client, mlflow_export
+with mlflow_client.quiet():
     import mlflow.store.tracking.sqlalchemy_store
 
 def export(folder, uri, last):

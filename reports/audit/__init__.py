@@ -1,0 +1,1 @@
+"""Auditing estimators, pipelines and one-shot models: arrays in, frozen results out; figures never compute."""

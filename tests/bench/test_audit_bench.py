@@ -1,0 +1,69 @@
+"""Rank correlations of a thousand resamples against scipy, and all intervals of thirty estimators against the clock."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from nasbed.reports.audit import correlation, kernels
+
+ROWS, RESAMPLES = 15_625, 1_000
+SCIPY = {"tau_b": stats.kendalltau, "spearman": stats.spearmanr}
+
+
+@pytest.fixture(scope="module")
+def columns():
+    """Scores and accuracies of 10,000 test images, of the size of NAS-Bench-201; the accuracies have ties."""
+    rng = np.random.default_rng(0)
+    truth = np.round(0.9 - 0.05 * rng.beta(2.0, 6.0, ROWS), 4)
+    return truth + rng.normal(0.0, 0.01, ROWS), truth
+
+
+@pytest.mark.parametrize(("name", "goal"), [("tau_b", 15), ("spearman", 30)])
+def test_resamples_against_scipy(name, goal, columns, by_turns, median_ratio):
+    x, y = columns
+    counts = correlation.draw_counts(ROWS, 10 * kernels.LANES, np.random.default_rng(1))
+    expanded = [(np.repeat(x, row), np.repeat(y, row)) for row in counts[: kernels.LANES]]
+    found = kernels.resampled(x, y, counts, (name,))[name]
+    expected = [SCIPY[name](*pair).statistic for pair in expanded]
+    error = float(np.abs(found[: kernels.LANES] - expected).max())
+    ours, theirs = by_turns(
+        lambda: kernels.resampled(x, y, counts, (name,)), lambda: [SCIPY[name](*p) for p in expanded], repeats=7
+    )
+    ratio = 10 * median_ratio(theirs, ours)
+    each = [1e3 * float(np.median(t)) / n for t, n in ((ours, len(counts)), (theirs, kernels.LANES))]
+    print(
+        f"\n{name}: {each[0]:.3f} ms a resample, scipy {each[1]:.2f} ms: {ratio:.1f} times (goal >= {goal}), ", end=""
+    )
+    print(f"error {error:.1e}")
+    assert error <= 1e-12
+    assert ratio >= goal
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("complete", [False, True])
+def test_thirty_estimators_within_forty_seconds(complete, columns):
+    # Three are measured: the rest of the thirty would take as long each.
+    x, y = columns
+    rng = np.random.default_rng(2)
+    values = np.round(y[:, None] + rng.normal(0.0, 0.002, (ROWS, 3)), 4)
+    use = np.ones((ROWS, 1), bool)
+    correlation.interval_correlations(
+        x[:99, None], use[:99], values[:99],
+        correlation.draw(values[:99], complete=complete, resamples=100, rng=rng), accuracy_scale=True, rng=rng,
+    )  # fmt: skip
+    marks = [time.process_time()]
+    draws = correlation.draw(values, complete=complete, resamples=RESAMPLES, rng=rng)
+    marks.append(time.process_time())
+    for noise in (0.0, 0.002, 0.01):
+        scores = x[:, None] + rng.normal(0.0, noise, (ROWS, 1))
+        correlation.interval_correlations(scores, use, values, draws, accuracy_scale=True, rng=rng)
+        marks.append(time.process_time())
+    once, each = marks[1] - marks[0], (marks[-1] - marks[1]) / 3
+    total = once + 30 * each
+    print(f"\n30 x {ROWS:,} x {RESAMPLES:,}, {'seeds' if complete else 'architectures'}: {once:.1f} s once, ", end="")
+    print(f"{each:.2f} s an estimator, {total:.0f} s in all (goal <= 40)")
+    assert total <= 40
