@@ -69,7 +69,9 @@ def make() -> None:
         command = ["estimate", "--estimator", estimator, "--table", table, "--seeds", str(seeds)]
         print("nasbed", *command, flush=True)
         line = "import sys; from nasbed.harness.cli import main; sys.exit(main())"
-        subprocess.run([sys.executable, "-c", line, *command, "--unit", "epochs", "--out", str(out)], check=True)
+        # Smaller networks and images take as many epochs: what they save is seen in FLOPs alone.
+        unit = "flops" if table == "pipelines-clutter" else "epochs"
+        subprocess.run([sys.executable, "-c", line, *command, "--unit", unit, "--out", str(out)], check=True)
 
 
 def page() -> str:
@@ -85,13 +87,13 @@ def rows(name: str) -> Iterator[str]:
     table = open_table(name)
     pipeline = open_estimates(embedded_estimates(name)[0]).manifest["pipeline"]["name"]
     final = table.array(f"valid.{pipeline}")[:, :, -1].mean(1) / table.manifest["examples"]["valid"]
-    full = table.pipelines[pipeline].epochs
     yield "| estimator | Spearman | of the better half | published | without a score | prepared for | an answer |"
     yield "|---|---|---|---|---|---|---|"
     found = [(correlation(e, final), e) for e in map(open_estimates, embedded_estimates(name))]
     for (rho, half), e in sorted(found, key=lambda f: -f[0][0]):
         params = ", ".join(f"{k}={v}" for k, v in e.manifest["estimator"]["params"].items())
         published = PUBLISHED.get(e.name) if name.startswith("nb201") else None
+        full = table.pipelines[pipeline].epochs if e.unit == "epochs" else table.median_cost(pipeline)
         prepared = np.mean([sum(c.amount for c in costs) for costs in e.preparation]) / full
         yield (
             f"| `{e.name}`{f' ({params})' if params else ''} | {rho:.2f} | {half:.2f} "
@@ -126,9 +128,8 @@ and this page is written from them by `python docs/make_estimators.py`.
 Spearman's rank correlation is that of an estimator's scores with the validation metric after full training, its mean
 over the table's training seeds; of several estimator seeds the mean correlation is shown. Where an estimator gives no
 score, as proxies do for dead cells, the architecture ranks last; what a predictor was trained on is left out. Costs are
-in full trainings, by epochs: what an estimator spends before its first answer, and for an answer. Smaller networks and
-images cost as many epochs; what they save in FLOPs is in the data sheet. **An absolute value is never
-taken**: a negative correlation means that the estimator, as published, prefers the worse.
+in full trainings, by epochs, on `pipelines-clutter` by FLOPs: what an estimator spends before its first answer, and for
+an answer. **An absolute value is never taken**: a negative correlation means that the estimator, as published, prefers the worse.
 """
 
 TAIL = """## Beside the published numbers

@@ -277,6 +277,7 @@ def _scores(truth: Truth, table: MappedTable, e: EstimateTable) -> Scores:
         unit=e.unit,
         full=_full(table, pipeline, e.unit),
         axis=_axis(e, pipeline),
+        seeds=e.seeds,
     )
 
 

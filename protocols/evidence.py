@@ -70,6 +70,8 @@ class Scores:
         full: Cost of a median full training in `unit`; NaN where it cannot be said.
         axis: The fidelity that the estimate is a training at, (`epochs`, 2.0) or (`data`, 0.5); None for others.
         baseline: Whether it stands in every audit, as parameter counts and FLOPs do.
+        seeds: (K,) numbers of the estimator seeds, which are the training seeds that a recorded training was looked up
+            by; empty where that has no meaning.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Scores:
     full: float
     axis: tuple[str, float] | None = None
     baseline: bool = False
+    seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

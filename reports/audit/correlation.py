@@ -29,6 +29,9 @@ SPARSE_WIDTH = 0.001
 
 NAMES = ("tau_b", "spearman", "pearson", "weighted_tau", "weighted_tau_by_truth", "sparse_tau", "discordance")
 
+CHUNK = 32
+"""Resamples of trainings looked at together: what belongs to them stays in the cache."""
+
 NOT_ACCURACY = "the scores are not on the scale of the truth"
 
 
@@ -41,17 +44,16 @@ class Draws:
         counts: (R, N) how often a resample of architectures holds each.
         truths: (R, N) means of resampled trainings; None for a sample, or with one training of every architecture.
         ranks: (R, N) dense ranks of `truths`.
-        binned: (R, N) `truths` in bins of `width`, and `binned_ranks` their dense ranks.
-        width: Of the bins.
+        bins: (R, N) dense ranks of `truths` in bins of `width`.
+        width: Of the bins, for the sparse tau.
         single: Architectures with one training, whose noise is unknown.
     """
 
     complete: bool
-    counts: npt.NDArray[np.int16]
+    counts: npt.NDArray[np.uint8]
     truths: Matrix | None
     ranks: Integers | None
-    binned: Matrix | None
-    binned_ranks: Integers | None
+    bins: Integers | None
     width: float
     single: int
 
@@ -78,16 +80,18 @@ def draw(
     number = np.isfinite(trainings).sum(axis=1)
     single = int((number == 1).sum())
     if not complete or single == len(trainings):
-        return Draws(complete, counts, None, None, None, None, width, single)
+        return Draws(complete, counts, None, None, None, width, single)
     truths = draw_truths(trainings, resamples, rng)
-    bins = binned(truths, width)
-    ranks = kernels.dense_ranks(truths), kernels.dense_ranks(bins)
-    return Draws(complete, counts, truths, ranks[0], bins, ranks[1], width, single)
+    ranks, bins = kernels.dense_ranks(truths), kernels.dense_ranks(binned(truths, width))
+    return Draws(complete, counts, truths, ranks, bins, width, single)
 
 
-def draw_counts(n: int, resamples: int, rng: np.random.Generator) -> npt.NDArray[np.int16]:
-    """Draw n of n architectures with replacement, (resamples, n) times each was drawn."""
-    return np.stack([np.bincount(rng.integers(0, n, n), minlength=n).astype(np.int16) for _ in range(resamples)])
+def draw_counts(n: int, resamples: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Draw n of n architectures with replacement: (resamples, n) how often each was drawn.
+
+    More than 255 times, which a byte does not hold, has a probability below 1 / 256!.
+    """
+    return np.stack([np.bincount(rng.integers(0, n, n), minlength=n).astype(np.uint8) for _ in range(resamples)])
 
 
 def draw_truths(values: npt.ArrayLike, resamples: int, rng: np.random.Generator) -> Matrix:
@@ -271,28 +275,32 @@ def _named(ranked: Mapping[str, Vector], sparse: Vector) -> dict[str, Vector]:
 def _by_architectures(
     e: Vector, f: Vector, rows: npt.NDArray[np.bool_], draws: Draws, linear: bool
 ) -> dict[str, Vector]:
-    counts = draws.counts[:, rows]
+    counts = np.compress(rows, draws.counts, axis=1)
     sparse = kernels.resampled(e, binned(f, draws.width), counts, ("tau_b",))["tau_b"]
     found = _named(kernels.resampled(e, f, counts), sparse)
     if linear:
         finite = np.isfinite(e)
-        found["pearson"] = kernels.resampled_pearson(e[finite], f[finite], counts[:, finite])
+        found["pearson"] = kernels.resampled_pearson(e[finite], f[finite], np.compress(finite, counts, axis=1))
     return found
 
 
 def _by_seeds(e: Vector, f: Vector, rows: npt.NDArray[np.bool_], draws: Draws, linear: bool) -> dict[str, Vector]:
-    resamples = len(draws.counts)
-    if draws.truths is None or draws.binned is None or draws.ranks is None or draws.binned_ranks is None:
+    if draws.truths is None or draws.ranks is None or draws.bins is None:
         once = _column(e, f, linear, draws.width)
-        return {name: np.full(resamples, once[name].value) for name in NAMES}
-    truths, ranks = draws.truths[:, rows], draws.ranks[:, rows]
-    sparse = kernels.many(e, draws.binned[:, rows], ("tau_b",), ranks=draws.binned_ranks[:, rows])["tau_b"]
-    found = _named(kernels.many(e, truths, ranks=ranks), sparse)
-    if linear:
-        finite = np.isfinite(e)
-        x, y = e[finite] - e[finite].mean(), truths[:, finite] - truths[:, finite].mean(axis=1, keepdims=True)
-        found["pearson"] = y @ x / np.sqrt((x @ x) * np.einsum("ra,ra->r", y, y))
-    return found
+        return {name: np.full(len(draws.counts), once[name].value) for name in NAMES}
+    finite, parts = np.isfinite(e), []
+    x = e[finite] - e[finite].mean() if linear else e
+    for first in range(0, len(draws.counts), CHUNK):
+        chunk = slice(first, first + CHUNK)
+        # `compress` keeps rows contiguous; a mask as an index gives them back as columns.
+        truths, ranks, bins = (np.compress(rows, a[chunk], axis=1) for a in (draws.truths, draws.ranks, draws.bins))
+        found = _named(kernels.many(e, truths, ranks=ranks), kernels.many(e, bins, ("tau_b",), ranks=bins)["tau_b"])
+        if linear:
+            y = np.compress(finite, truths, axis=1)
+            y = y - y.mean(axis=1, keepdims=True)
+            found["pearson"] = y @ x / np.sqrt((x @ x) * np.einsum("ra,ra->r", y, y))
+        parts.append(found)
+    return {name: np.concatenate([part[name] for part in parts]) for name in NAMES}
 
 
 def _interval(

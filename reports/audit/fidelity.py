@@ -31,8 +31,8 @@ def fidelity_points(
 ) -> tuple[FidelityPoint, ...]:
     """Compare trainings at lower fidelities with full ones; every number is a mean over the columns of an estimate.
 
-    Column k of an estimate is a part of, or starts as, the full training that is recorded k-th for an architecture
-    (modulo their number). Its noise is then in both: an earlier epoch of a training that came out well looks well
+    A column of an estimate is a part of, or starts as, the full training that is recorded for an architecture in the
+    place of its seed (modulo their number). Its noise is then in both: an earlier epoch of a training that came out well looks well
     too, which no search profits from that retrains what it picked. `others_only` compares with the mean of the
     *other* trainings of each architecture. Both are honest numbers of different things: all seeds flatter low
     fidelities that share noise; the other seeds are one training fewer and measure the truth less exactly. A point
@@ -169,9 +169,10 @@ def _point(estimate: Scores, values: Vector, others_only: bool, start: int, top:
     assert estimate.axis is not None
     if estimate.values.shape[0] != values.shape[0]:
         raise ValueError(f"{estimate.name} has {estimate.values.shape[0]} rows, the truth {values.shape[0]}")
+    seeds = estimate.seeds or range(estimate.values.shape[1])
     columns = [
-        _column(e, _target(values, k, others_only), estimate.asked & ~estimate.fitted[:, k], start, top)
-        for k, e in enumerate(estimate.values.T)
+        _column(e, _target(values, seed, others_only), estimate.asked & ~estimate.fitted[:, k], start, top)
+        for k, (e, seed) in enumerate(zip(estimate.values.T, seeds, strict=True))
     ]
     tau, spearman, crossing, switch, *regrets = (float(v) for v in np.mean(columns, axis=0))
     answers = np.empty(0) if estimate.costs is None else estimate.costs[estimate.asked]
@@ -186,6 +187,7 @@ def _point(estimate: Scores, values: Vector, others_only: bool, start: int, top:
         crossing=crossing,
         regret_at=dict(zip(REGRET_AT, regrets, strict=True)),
         switch_regret=switch,
+        others_only=others_only,
     )
 
 

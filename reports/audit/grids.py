@@ -216,10 +216,11 @@ def fidelities(table: TableAudit) -> Grid:
         )
         for p in table.fidelities
     )  # fmt: skip
+    others = any(p.others_only for p in table.fidelities)
     caption = (
         f"Trainings of lower fidelity on {table.table} against full ones: disorder is the share of discordant pairs,"
         " crossing the same among the true best tenth; switch regret is what promoting a third of a random pool of 27"
-        " loses."
+        f" loses.{' The truth is that of the training seeds that an estimate did not see.' if others else ''}"
     )
     return Grid(stem("fidelity", table.table), f"Fidelities on {table.table}", caption, columns, rows)
 

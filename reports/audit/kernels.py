@@ -78,7 +78,7 @@ def resampled(
     sums = np.empty((len(Sums._fields), len(counts)))
     for first in range(0, len(counts), LANES):
         chosen = counts[first : first + LANES]
-        padded = np.zeros((LANES, left.size), walk.counts.dtype)
+        padded = np.zeros((LANES, left.size), counts.dtype)
         padded[: len(chosen)] = chosen
         sums[:, first : first + LANES] = walk.sums(padded, names)[:, : len(chosen)]
     return _finished(Sums(*sums), names)

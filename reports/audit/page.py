@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..checklist import Checklist, fragment
 from ..figures import Drawing
 from ..grids import Grid
 from ..html import render_page
+from .checklist import checklist
 from .figures import bias_forest, heat_map, scatter, stem, table_figures
 from .grids import bias_details, table_grids
 from .results import Audit, EstimatorAudit, TableAudit
@@ -60,6 +62,7 @@ class Report:
         drawings: Every figure, by name.
         numbers: What goes into `audit.json` and the page.
         provenance: Name and value.
+        checklist: Of good practice; None where there is none for such a report.
     """
 
     title: str
@@ -70,6 +73,7 @@ class Report:
     drawings: Mapping[str, Drawing]
     numbers: Mapping[str, Any]
     provenance: Sequence[tuple[str, str]]
+    checklist: Checklist | None = None
 
     @property
     def grids(self) -> list[Grid]:
@@ -87,12 +91,14 @@ class Report:
             title=self.title,
             lead=self.lead,
             sections=[
-                ("findings", "Findings"), *((b.anchor, b.title) for b in self.blocks), ("provenance", "Provenance"),
+                ("findings", "Findings"), *((b.anchor, b.title) for b in self.blocks),
+                *([("checklist", "Checklist")] if self.checklist else []), ("provenance", "Provenance"),
             ],
             findings=[{"severity": s, "text": t} for s, t in self.findings],
             warnings=self.warnings,
             blocks=self.blocks,
             provenance=self.provenance,
+            checklist=fragment(self.checklist, within="audit.html") if self.checklist else "",
             chips=(),
             anchors=lambda names: [],
             numbers=json.dumps(self.numbers, sort_keys=True, separators=(",", ":"), allow_nan=False),
@@ -132,6 +138,7 @@ def report(audit: Audit, provenance: Sequence[tuple[str, str]] = ()) -> Report:
         {d.name: d for d in drawings},
         audit.to_dict(),
         [*how, *provenance],
+        checklist(audit),
     )
 
 

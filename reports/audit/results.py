@@ -320,6 +320,7 @@ class FidelityPoint:
         crossing: Share of pairs within the true top that are ordered the other way.
         regret_at: k to regret@k.
         switch_regret: Best of a pool minus best of the promoted third, mean over 1,000 pools of 27.
+        others_only: Whether the truth is the mean of the training seeds that the estimate did not see.
     """
 
     name: str
@@ -332,6 +333,7 @@ class FidelityPoint:
     crossing: float
     regret_at: Mapping[int, float]
     switch_regret: float
+    others_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,11 +49,11 @@ def flat_top(top: Attainable | None, share: float) -> Flag | None:
     if top is None or math.isnan(top.observed.low) or math.isnan(top.ceiling):
         return None
     observed = top.observed
-    if observed.low > WORTHLESS or top.ceiling < 0.2:
+    if observed.low > WORTHLESS or observed.high >= top.ceiling or top.ceiling < 0.2:
         return None
     said = (
-        f"cannot rank the best {percent(share)} %: τ-b among them is {limits(observed)}, where {top.ceiling:.2f} could"
-        " be reached"
+        f"is not shown to rank the best {percent(share)} %: τ-b among them is {limits(observed)}, where"
+        f" {top.ceiling:.2f} could be reached"
     )
     return Flag("flat_top", "warning", said)
 

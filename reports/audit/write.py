@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from ...protocols import Json
+from ..checklist import files as checklist_files
 from ..tables import main_tex, to_csv, to_latex, to_markdown
 from .page import Report
 
@@ -15,7 +16,7 @@ def write_report(report: Report, out: Path) -> Path:
     """Write the files of a report.
 
     Writes `audit.html`, `audit.json` (every number), `tables/` (LaTeX, CSV, Markdown, and `main.tex` that sets them
-    all) and `figures/` (PDF, PNG, SVG).
+    all), `figures/` (PDF, PNG, SVG) and `checklist.*`.
 
     Args:
         report: From `page.report` and its siblings.
@@ -42,6 +43,8 @@ def report_files(report: Report) -> dict[str, bytes]:
         files[f"tables/{grid.name}.md"] = to_markdown(grid).encode()
     shown = [(d.name, d.caption, d.width) for d in report.drawings.values()]
     files["tables/main.tex"] = main_tex(report.title, report.grids, shown, stamp=stamp).encode()
+    if report.checklist is not None:
+        files |= checklist_files(report.checklist)
     for drawing in report.drawings.values():
         for kind, content in drawing.files.items():
             files[f"figures/{drawing.name}.{kind}"] = content

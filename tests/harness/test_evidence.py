@@ -260,7 +260,7 @@ def test_lower_fidelities_name_their_axis() -> None:
                                                 ("resolution", 0.666667)}  # fmt: skip
     half = found["data_subset[share=0.5]"]
     assert half.asked.all()
-    assert np.median(half.costs) / half.full == 0.5  # type: ignore[arg-type]
+    assert 0.5 < np.median(half.costs) / half.full < 0.6  # type: ignore[arg-type]  # validation is not halved
     # Seed k of these is the training with that seed: the values of the table itself.
     stored = table.array("valid.+cosine@data=0.5")[:, :, -1] / table.manifest["examples"]["valid"]
     assert np.array_equal(half.values, stored)
