@@ -213,6 +213,9 @@ def _log(report: Report, folder: Path) -> None:
 @audit_app.command(epilog="Example: nasbed audit pipelines --table pipelines-clutter")
 def pipelines(
     tables: Tables = None,
+    chosen: Annotated[
+        str | None, typer.Option("--pipelines", help="Only these, comma-separated; default: all of the table.")
+    ] = None,
     resamples: Resamples = 1000,
     seed: Seed = 0,
     out_dir: Out = None,
@@ -231,7 +234,7 @@ def pipelines(
         if tables is None or len(_listed(tables)) != 1:
             raise ValueError("table: name one table of several pipelines by --table, such as pipelines-clutter")
         table = open_table(tables)
-        truth = pipelines_truth(table)
+        truth = pipelines_truth(table, tuple(_listed(chosen)) if chosen else None)
     counts = draw_counts(len(truth.architectures), resamples, np.random.default_rng(seed))
     values = truth.values if truth.higher_is_better else -truth.values
     found = variance_audit(

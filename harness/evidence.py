@@ -106,15 +106,23 @@ def truth(table: MappedTable, pipeline: str | None = None) -> Truth:
     )
 
 
-def pipelines_truth(table: MappedTable) -> PipelinesTruth:
-    """Test values under all pipelines, of the architectures that have every seed under each.
+def pipelines_truth(table: MappedTable, chosen: tuple[str, ...] | None = None) -> PipelinesTruth:
+    """Test values under several pipelines, of the architectures that have every seed under each.
+
+    Args:
+        table: With two pipelines or more.
+        chosen: Names of those to look at; None for all.
 
     Raises:
-        ValueError: The table has one pipeline, or no architecture that has every training.
+        ValueError: Fewer than two pipelines, one that the table lacks, or no architecture that has every training.
     """
-    if len(table.pipelines) < 2:
-        raise ValueError(f"table: {table.name!r} has only the pipeline {_default(table)!r}; two are needed")
-    values = np.stack([seal.truth_values(table, p) for p in table.pipelines], 1)
+    names = tuple(table.pipelines) if chosen is None else chosen
+    for name in names:
+        if name not in table.pipelines:
+            raise ValueError(registry.unknown("pipelines", name, tuple(table.pipelines)))
+    if len(set(names)) < max(2, len(names)):
+        raise ValueError(f"pipelines: two different ones of {table.name!r} are needed, there is {', '.join(names)}")
+    values = np.stack([seal.truth_values(table, p) for p in names], 1)
     whole = np.isfinite(values).all((1, 2))
     if not whole.any():
         raise ValueError(f"table: no architecture of {table.name!r} has every seed under all pipelines")
@@ -124,12 +132,12 @@ def pipelines_truth(table: MappedTable) -> PipelinesTruth:
         table=table.name,
         metric=table.task.metric,
         higher_is_better=table.task.higher_is_better,
-        pipelines=tuple(table.pipelines),
-        default=_default(table),
+        pipelines=names,
+        default=_default(table) if _default(table) in names else names[0],
         seeds=table.seeds,
         architectures=tuple(t for t, there in zip(texts, whole, strict=True) if there),
         values=values[whole],
-        costs=np.array([table.median_cost(p) for p in table.pipelines]),
+        costs=np.array([table.median_cost(p) for p in names]),
         clock=table.clock,
         examples=table.manifest["examples"].get("test") if counted else None,
         left_out=tuple(t for t, there in zip(texts, whole, strict=True) if not there),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +30,8 @@ SPARSE_WIDTH = 0.001
 
 NAMES = ("tau_b", "spearman", "pearson", "weighted_tau", "weighted_tau_by_truth", "sparse_tau", "discordance")
 
-CHUNK = 32
-"""Resamples of trainings looked at together: what belongs to them stays in the cache."""
+CHUNK = 250
+"""Resamples of trainings looked at together, which bounds the memory of copies."""
 
 NOT_ACCURACY = "the scores are not on the scale of the truth"
 
@@ -275,12 +276,12 @@ def _named(ranked: Mapping[str, Vector], sparse: Vector) -> dict[str, Vector]:
 def _by_architectures(
     e: Vector, f: Vector, rows: npt.NDArray[np.bool_], draws: Draws, linear: bool
 ) -> dict[str, Vector]:
-    counts = np.compress(rows, draws.counts, axis=1)
+    counts = _kept(draws.counts, rows)
     sparse = kernels.resampled(e, binned(f, draws.width), counts, ("tau_b",))["tau_b"]
     found = _named(kernels.resampled(e, f, counts), sparse)
     if linear:
         finite = np.isfinite(e)
-        found["pearson"] = kernels.resampled_pearson(e[finite], f[finite], np.compress(finite, counts, axis=1))
+        found["pearson"] = kernels.resampled_pearson(e[finite], f[finite], _kept(counts, finite))
     return found
 
 
@@ -292,15 +293,19 @@ def _by_seeds(e: Vector, f: Vector, rows: npt.NDArray[np.bool_], draws: Draws, l
     x = e[finite] - e[finite].mean() if linear else e
     for first in range(0, len(draws.counts), CHUNK):
         chunk = slice(first, first + CHUNK)
-        # `compress` keeps rows contiguous; a mask as an index gives them back as columns.
-        truths, ranks, bins = (np.compress(rows, a[chunk], axis=1) for a in (draws.truths, draws.ranks, draws.bins))
+        truths, ranks, bins = (_kept(a[chunk], rows) for a in (draws.truths, draws.ranks, draws.bins))
         found = _named(kernels.many(e, truths, ranks=ranks), kernels.many(e, bins, ("tau_b",), ranks=bins)["tau_b"])
         if linear:
-            y = np.compress(finite, truths, axis=1)
-            y = y - y.mean(axis=1, keepdims=True)
-            found["pearson"] = y @ x / np.sqrt((x @ x) * np.einsum("ra,ra->r", y, y))
+            y = _kept(truths, finite)
+            squares = np.einsum("ra,ra->r", y, y) - y.shape[1] * y.mean(axis=1) ** 2
+            found["pearson"] = y @ x / np.sqrt((x @ x) * squares)
         parts.append(found)
     return {name: np.concatenate([part[name] for part in parts]) for name in NAMES}
+
+
+def _kept(matrix: npt.NDArray[Any], columns: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """Some columns, rows contiguous as they are read; a mask as an index would give the transpose of a copy."""
+    return matrix if columns.all() else np.compress(columns, matrix, axis=1)
 
 
 def _interval(

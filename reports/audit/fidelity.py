@@ -32,10 +32,10 @@ def fidelity_points(
     """Compare trainings at lower fidelities with full ones; every number is a mean over the columns of an estimate.
 
     A column of an estimate is a part of, or starts as, the full training that is recorded for an architecture in the
-    place of its seed (modulo their number). Its noise is then in both: an earlier epoch of a training that came out well looks well
-    too, which no search profits from that retrains what it picked. `others_only` compares with the mean of the
-    *other* trainings of each architecture. Both are honest numbers of different things: all seeds flatter low
-    fidelities that share noise; the other seeds are one training fewer and measure the truth less exactly. A point
+    place of its seed (modulo their number). Its noise is then in both: an earlier epoch of a training that came out
+    well looks well too, which no search profits from that retrains what it picked. `others_only` compares with the
+    mean of the *other* trainings of each architecture. Both are honest numbers of different things: all seeds flatter
+    low fidelities that share noise; the other seeds are one training fewer and measure the truth less exactly. A point
     for the full fidelity, given as an estimate like the rest, shows how far a full training gets by the same measure.
     Architectures that do not have the truth needed, were not asked for or were fitted on are left out.
 

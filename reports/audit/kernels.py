@@ -119,7 +119,7 @@ def many(
     below = (np.cumsum(sizes, dtype=np.int64) - sizes).astype(small)
     starts, harmonic = np.empty(greatest + 1, small), _harmonic(left.size)
     sorted_ids, low, same = (np.empty_like(ids) for _ in range(3))
-    levels, values = np.empty(left.size, np.int32), np.empty(left.size)
+    levels, values = np.empty(left.size, of.dtype), np.empty(left.size)
     tree, seen = np.empty(sizes.size + 1, small), np.empty_like(sizes)
     for r, row in enumerate(rows):
         _compiled(loops.sort_row)(of[r], row, order, ids, starts, sorted_ids, levels, values)
@@ -128,9 +128,9 @@ def many(
     return _finished(Sums(*sums.T), names)
 
 
-def dense_ranks(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
+def dense_ranks(rows: npt.NDArray[np.float64]) -> Integers:
     """Rank every row from 0 without gaps, equal values sharing a rank: (R, n) to (R, n)."""
-    found = np.empty(rows.shape, np.int32)
+    found: Integers = np.empty(rows.shape, _small(rows.shape[1]))
     for row, ranks in zip(rows, found, strict=True):
         order = np.argsort(row)
         ranks[order] = _groups(row[order])[0]
