@@ -413,17 +413,6 @@ def test_architectures_without_every_training_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^pipelines: two different ones of 'one' are needed, there is a$"):
         evidence.pipelines_truth(made(tmp_path / "one", {k: v for k, v in arrays.items() if k.endswith("a")}))
 
-
-def test_some_pipelines_may_be_chosen() -> None:
-    table = open_table("pipelines-clutter")
-    found = evidence.pipelines_truth(table, ("+mixup", "+cutout"))
-    whole = evidence.pipelines_truth(table)
-    assert (found.pipelines, found.default) == (("+mixup", "+cutout"), "+mixup")
-    assert np.array_equal(found.values, whole.values[:, [3, 2]])
-    with pytest.raises(ValueError, match=r"^pipelines: '\+mixed' is not one of .*did you mean '\+mixup'"):
-        evidence.pipelines_truth(table, ("+mixed", "+cutout"))
-    with pytest.raises(ValueError, match=r"^pipelines: two different ones"):
-        evidence.pipelines_truth(table, ("+mixup", "+mixup"))
     arrays["valid.a"][[0, 2, 3, 4]], arrays["test.a"][[0, 2, 3, 4]] = MISSING, MISSING
     with pytest.raises(ValueError, match=r"^table: no architecture of 'none' has every seed under all pipelines"):
         evidence.pipelines_truth(made(tmp_path / "none", arrays))
@@ -487,3 +476,15 @@ def test_no_module_of_the_harness_but_the_seal_imports_what_unseals() -> None:
             if isinstance(node, ast.ImportFrom) and (node.module or "").endswith("tabular.sealed"):
                 importers.add(path.name)
     assert importers == {"seal.py"}
+
+
+def test_some_pipelines_may_be_chosen() -> None:
+    table = open_table("pipelines-clutter")
+    found = evidence.pipelines_truth(table, ("+mixup", "+cutout"))
+    whole = evidence.pipelines_truth(table)
+    assert (found.pipelines, found.default) == (("+mixup", "+cutout"), "+mixup")
+    assert np.array_equal(found.values, whole.values[:, [3, 2]])
+    with pytest.raises(ValueError, match=r"^pipelines: '\+mixed' is not one of .*did you mean '\+mixup'"):
+        evidence.pipelines_truth(table, ("+mixed", "+cutout"))
+    with pytest.raises(ValueError, match=r"^pipelines: two different ones"):
+        evidence.pipelines_truth(table, ("+mixup", "+mixup"))
