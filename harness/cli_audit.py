@@ -246,3 +246,54 @@ def pipelines(
     made = report(found, f"{len(truth.left_out)} without every training" if truth.left_out else "", how)
     folder = out_dir or Path("nasbed-audit") / truth.table
     _finish(made, folder, [text for _, text in made.findings], False, as_json=as_json)
+
+
+@audit_app.command("one-shot", epilog="Example: nasbed audit one-shot --table nb201-clutter --seeds 3")
+def one_shot(
+    tables: Tables = None,
+    estimator: Annotated[
+        str, typer.Option(help="A one-shot estimator that samples paths, NAME[key=value].")
+    ] = "one_shot_enas",
+    seeds: Annotated[str, typer.Option(help="Supernets of each kind: a count or a range.")] = "3",
+    epochs: Annotated[int, typer.Option(help="Of every supernet.", min=1)] = 6,
+    pipeline: Annotated[str | None, typer.Option(help="Training pipeline; default: the table's own.")] = None,
+    data_root: Annotated[Path | None, typer.Option(help="Folder of data sets that are not embedded.")] = None,
+    resamples: Resamples = 1000,
+    seed: Seed = 0,
+    out_dir: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Does a policy that learns from its own supernet see its favourites better than they are? Trains for real."""
+    import numpy as np
+
+    from ..protocols.training import one_thread
+    from ..reports.audit.one_shot_page import report
+    from ..reports.audit.reinforcement import Replicate, reinforcement
+    from ..tabular import open_table
+    from . import evidence
+    from . import one_shot as protocol
+    from .study import Method, read_seeds
+
+    with usage():
+        if tables is None or len(_listed(tables)) != 1:
+            raise ValueError("table: name one complete table of accuracies by --table, such as nb201-clutter")
+        table, method = open_table(tables), Method.read(estimator, "estimator")
+        folder = out_dir or Path("nasbed-audit") / f"{table.name}-one-shot"
+        if (folder / "one_shot.json").exists():
+            remark(f"the supernets of {folder} are finished: only the report is written again")
+        else:
+            with one_thread(), progress("supernets") as step:
+                protocol.reinforcement(
+                    table, seeds=read_seeds(seeds), epochs=epochs, folder=folder, data_root=data_root, progress=step,
+                    pipeline=pipeline, estimator=method.name, params=method.params,
+                )  # fmt: skip
+        truth = evidence.truth(table, pipeline)
+        replicates = [Replicate(**r) for r in protocol.read(folder, truth)]
+    found = reinforcement(replicates, rng=np.random.default_rng(seed), resamples=resamples)
+    done = json.loads((folder / "one_shot.json").read_text(encoding="utf-8"))
+    how = [
+        ("Table", f"{table.name}, {table.digest[:12]}"), ("Estimator", str(done["estimator"]["name"])),
+        ("Pipeline", str(done["pipeline"])), ("Epochs", str(done["epochs"])),
+        ("Seeds", ", ".join(map(str, found.seeds))), ("Resamples", f"{resamples}, seed {seed}"),
+    ]  # fmt: skip
+    _finish(report(found, table.name, how), folder, list(found.verdicts), False, as_json=as_json)

@@ -281,35 +281,31 @@ _BY_ARM: tuple[Callable[..., float], ...] = (
 
 def _over_seeds(values: Vector, resamples: int, rng: np.random.Generator, level: float) -> Interval:
     if np.isnan(values).any():
-        nan = float("nan")
         reason = "in some seed there is no variance, or there are too few architectures"
-        return Interval(nan, nan, nan, level, "seeds", values.size, reason)
+        return Interval(math.nan, math.nan, math.nan, level, "seeds", values.size, reason)
     found = bootstrap_mean([values], resamples=resamples, rng=rng, level=level)
     return Interval(found.estimate, found.low, found.high, level, "seeds", found.n, found.reason)
 
 
 def _percentiles(estimate: float, values: Vector, level: float, n: int) -> Interval:
-    method = "seeds and architectures"
-    if n < FEWEST_SEEDS:
-        nan = float("nan")
-        return Interval(estimate, nan, nan, level, method, n, f"an interval needs {FEWEST_SEEDS} seeds, got {n}")
     tail = (1.0 - checked_fraction(level, "level")) / 2.0
-    low, high = np.quantile(values, [tail, 1.0 - tail])
-    few = f"only {n} seeds: a bootstrap interval covers less than its level" if n < 10 else ""
-    return Interval(estimate, float(low), float(high), level, method, n, few)
+    low, high = np.quantile(values, [tail, 1.0 - tail]).tolist()
+    reason = f"only {n} seeds: a bootstrap interval covers less than its level" if n < 10 else ""
+    if n < FEWEST_SEEDS:
+        low, high, reason = math.nan, math.nan, f"an interval needs {FEWEST_SEEDS} seeds, got {n}"
+    return Interval(estimate, low, high, level, "seeds and architectures", n, reason)
 
 
 def _verdicts(found: Reinforcement) -> tuple[str, ...]:
     optimised, plain, control = (found.arms[ARMS[i]] for i in (O, U, R))
-    start, end = (f"{v:.2f}" for v in (found.entropy[0], found.entropy[-1])) if found.entropy else ("", "")
     lines = [
         _excess("the policy's favourites are", found.beyond_uniform, "beyond what uniform sampling gives"),
         _excess("they are", found.reinforcement, "beyond what as concentrated a training on other architectures gives"),
-        _excess("given their quality, they are", found.given_quality, "beyond what such a training gives"),
+        _excess("given their quality they are", found.given_quality, "beyond what such a training gives"),
         _told(
-            "where nobody chose, being trained more raises a score beyond merit",
-            "where nobody chose, being trained more lowers a score",
-            "where nobody chose, being trained more has no effect on a score that can be told apart from 0",
+            "being trained more raises a score beyond merit where nobody chose",
+            "being trained more lowers a score where nobody chose",
+            "being trained more has no effect on a score where nobody chose, as far as can be told",
             control.sharing_bias,
         ),
         f"the favourites are worth {span(found.policy_gain, scale=100)} pp more than architectures drawn uniformly",
@@ -317,7 +313,8 @@ def _verdicts(found: Reinforcement) -> tuple[str, ...]:
         f" {signed(plain.tau_b.estimate, 2)} under uniform sampling; neither shows over-estimated favourites",
     ]
     if found.entropy:
-        lines.append(f"the entropy of the policy went from {start} to {end} of the largest one")
+        ends = " to ".join(f"{found.entropy[i]:.2f}" for i in (0, -1))
+        lines.append(f"the entropy of the policy went from {ends} of the largest one")
     if not math.isnan(found.lock_in.estimate):
         lines.append(
             _told(
@@ -341,9 +338,13 @@ def _excess(subject: str, gap: Interval, beyond: str) -> str:
         return f"{subject} over-estimated by {size} {beyond}"
     if gap.high < 0:
         return f"{subject} under-estimated by {size} {beyond}"
+    if math.isnan(gap.low):
+        return f"it cannot be said whether {subject} over-estimated {beyond}: {size}"
     return f"{subject} not over-estimated {beyond}, as far as can be told: {size}"
 
 
 def _told(above: str, below: str, neither: str, value: Interval) -> str:
     text = above if value.low > 0 else below if value.high < 0 else neither
+    if math.isnan(value.low):
+        text = f"it cannot be said whether {above}"
     return f"{text}: partial Spearman {span(value)}"
