@@ -93,8 +93,7 @@ def reinforcement(
         ValueError: The table, the estimator or the options do not fit, or the folder holds something else; one line.
     """
     pipeline = pipeline or str(table.manifest.get("default_pipeline", next(iter(table.pipelines))))
-    found = registry.load("estimators", estimator)
-    given = dict(params or {})
+    found, given = registry.load("estimators", estimator), dict(params or {})
     _check(table, pipeline, seeds, shuffle)
     view = needed_data(table, data_root)
     setting = Setting(table.task, "flops", table.pipelines[pipeline], lambda a: 0, view)
@@ -103,12 +102,12 @@ def reinforcement(
         "estimator": {"name": estimator, "params": given, "code": registry.code_digest(found)}, "epochs": epochs,
         "shuffle": shuffle, "evaluated": evaluated, "drawn": drawn, "seeds": list(seeds), "unit": "flops",
     }  # fmt: skip
-    parts = folder / "parts"
     if (folder / "one_shot.json").exists():
         raise ValueError(f"out: {folder} holds a finished audit")
-    parts.mkdir(parents=True, exist_ok=True)
+    (parts := folder / "parts").mkdir(parents=True, exist_ok=True)
     _claim(parts / "of.json", records.canonical(described))
-    steps = _Steps(progress, len(seeds) * len(ARMS), epochs * len(view.train) / setting.pipeline.batch_size)
+    expected = epochs * len(view.train) / setting.pipeline.batch_size + evaluated + drawn
+    steps = _Steps(progress, len(seeds) * len(ARMS), expected)
     job = _Job(
         table.space, setting, lambda n: found(**given, epochs=n), epochs, shuffle,
         min(evaluated, table.space.size or 0), drawn,
@@ -215,7 +214,7 @@ def _optimised(job: _Job, seed: int, steps: _Steps) -> tuple[dict[str, np.ndarra
                 policy.learn(asked, [o.score for o in answers])
                 spent += sum(c.amount for o in answers for c in o.costs)
         paths.append(policy.sample(rng))
-        steps.path()
+        steps.more()
         return paths[-1]
 
     trained = _train(job, trainee, source, seed)
@@ -226,7 +225,7 @@ def _optimised(job: _Job, seed: int, steps: _Steps) -> tuple[dict[str, np.ndarra
     rng = generator(0, "one-shot-audit-sample", space.name)
     uniform = set(rng.choice(space.size, job.evaluated, replace=False).tolist())
     members = sorted(uniform | set(favourites))
-    e, answered = _scores(trainee, [space.at(i) for i in members])
+    e, answered = _scores(trainee, [space.at(i) for i in members], steps)
     counts = [np.array([from_[i] for i in members]) for from_ in (Counter(uniform), favourites)]
     arrays = {
         "members": np.array(members), "uniform": counts[0], "policy": counts[1], "e": e,
@@ -249,11 +248,11 @@ def _other(
 
     def source(rng: np.random.Generator) -> Architecture:
         paths.append(next(replay) if arm == "shuffled" else space.sample(rng))
-        steps.path()
+        steps.more()
         return paths[-1]
 
     trained = _train(job, trainee, source, seed)
-    e, answered = _scores(trainee, [space.at(i) for i in members])
+    e, answered = _scores(trainee, [space.at(i) for i in members], steps)
     return {"e": e, **_exposures(space, paths, members)}, {"supernet": trained, "evaluate": answered}
 
 
@@ -279,11 +278,12 @@ def _judges(job: _Job, seed: int) -> list[Any]:
     return found
 
 
-def _scores(estimator: Any, architectures: Sequence[Architecture]) -> tuple[np.ndarray, float]:
+def _scores(estimator: Any, architectures: Sequence[Architecture], steps: _Steps) -> tuple[np.ndarray, float]:
     """(M,) scores, NaN for what has none, and the FLOPs of all."""
     answers: list[Any] = []
     for i in range(0, len(architectures), AT_ONCE):
         answers += estimator.estimate([Proposal(a) for a in architectures[i : i + AT_ONCE]])
+        steps.more(min(AT_ONCE, len(architectures) - i))
     scores = np.array([o.score if o.status == "ok" else np.nan for o in answers])
     return scores, float(sum(c.amount for o in answers for c in o.costs))
 
@@ -307,16 +307,16 @@ def _exposures(space: Any, paths: Sequence[Architecture], members: Sequence[int]
 
 
 class _Steps:
-    """Tells `progress` how many supernets are done, parts of the present one included."""
+    """Tells `progress` how many supernets are done; of the present one, architectures trained and scored count."""
 
-    def __init__(self, progress: Progress | None, supernets: int, paths: float) -> None:
-        self._progress, self._supernets, self._paths = progress, supernets, paths
+    def __init__(self, progress: Progress | None, supernets: int, expected: float) -> None:
+        self._progress, self._supernets, self._expected = progress, supernets, expected
         self._done = self._seen = 0
         self._tell(0.0)
 
-    def path(self) -> None:
-        self._seen += 1
-        self._tell(min(self._seen / self._paths, 1.0) if self._paths else 0.0)
+    def more(self, n: int = 1) -> None:
+        self._seen += n
+        self._tell(min(self._seen / self._expected, 1.0))
 
     def next(self) -> None:
         self._done, self._seen = self._done + 1, 0

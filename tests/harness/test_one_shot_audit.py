@@ -228,8 +228,8 @@ def test_qualities_are_joined_by_architecture(tmp_path: Path, view: DataView) ->
 
 
 def test_real_supernets_of_cells(cells: Any, tmp_path: Path) -> None:
-    folder = carry_out(cells, tmp_path / "out", estimator="one_shot_enas", evaluated=6, drawn=4, epochs=2)
-    again = carry_out(cells, tmp_path / "again", estimator="one_shot_enas", evaluated=6, drawn=4, epochs=2)
+    folder = carry_out(cells, tmp_path / "out", estimator="one_shot_enas", evaluated=4, drawn=3, epochs=2)
+    again = carry_out(cells, tmp_path / "again", estimator="one_shot_enas", evaluated=4, drawn=3, epochs=2)
     [found], [same] = arms(folder, cells), arms(again, cells)
     assert all(np.array_equal(found[k], same[k]) for k in found)
     assert found["exposure"].sum() <= 3 * 16

@@ -203,7 +203,8 @@ def test_under_three_seeds_there_is_no_interval(seeds: int) -> None:
     found = reinforcement([world(s, **FEEDING) for s in range(seeds)], rng=random(), resamples=100)
     assert np.isnan(found.reinforcement.low)
     assert found.reinforcement.reason == f"an interval needs 3 seeds, got {seeds}"
-    assert "as far as can be told" in found.verdicts[0]
+    assert found.verdicts[0].startswith("it cannot be said whether the policy's favourites are over-estimated")
+    assert found.verdicts[3].startswith("it cannot be said whether being trained more")
     json.dumps(plain(found), allow_nan=False)
 
 
@@ -256,8 +257,9 @@ def test_exposure_bias_by_the_formula_of_partial_correlations(seed: int) -> None
     for i, name in enumerate(ARMS):
         x, y, z = made.exposure[i, drawn], (made.e[i] - made.f)[drawn], made.f[drawn]
         xy, xz, yz = (spearmanr(a, b).statistic for a, b in ((x, y), (x, z), (y, z)))
-        expected = (xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2))
-        assert found.arms[name].exposure_bias.estimate == pytest.approx(expected, abs=1e-9)
+        if (left := (1 - xz**2) * (1 - yz**2)) > 1e-6:
+            expected = (xy - xz * yz) / np.sqrt(left)
+            assert found.arms[name].exposure_bias.estimate == pytest.approx(expected, abs=1e-9)
 
 
 def test_seeds_that_end_apart() -> None:
