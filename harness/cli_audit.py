@@ -119,15 +119,38 @@ def _places(
 
     if tables is None:
         raise ValueError("table: name one or several by --table; `nasbed list tables` names those that are there")
+    opened = [open_table(name) for name in _listed(tables)]
+    truths = [evidence.truth(table, pipeline) for table in opened]
+    made = _estimates(truths, opened, _listed(estimators))
     found = []
-    for name in _listed(tables):
-        table = open_table(name)
-        truth = evidence.truth(table, pipeline)
-        mine = [*evidence.baselines(truth), *evidence.estimates(truth, table, _listed(estimators))]
+    for table, truth, theirs in zip(opened, truths, made, strict=True):
+        mine = [*evidence.baselines(truth), *theirs]
         if scores is not None:
             lower, accuracy = own
             mine += user_scores(scores, truth, higher_is_better=not lower, accuracy_scale=accuracy)
         found.append(Place(table, truth, evidence.distinct(mine)))
+    return found
+
+
+def _estimates(truths: Sequence[Truth], tables: Sequence[MappedTable], names: Sequence[str]) -> list[list[Scores]]:
+    """Of each table the estimates that it has; a name that no table has is wrong."""
+    from . import evidence
+
+    found: list[list[Scores]] = [[] for _ in tables]
+    for name in names:
+        errors = []
+        for truth, table, theirs in zip(truths, tables, found, strict=True):
+            try:
+                more = evidence.estimates(truth, table, [name])
+            except ValueError as error:
+                errors.append((table.name, error))
+                continue
+            known = {s.source for s in theirs}
+            theirs += [s for s in more if s.source not in known]
+        if len(errors) == len(tables):
+            raise errors[0][1]
+        for where, _ in errors:
+            remark(f"{where} has no estimates {name}")
     return found
 
 

@@ -3,7 +3,8 @@
 `optimised` trains what a policy draws that learns from the validation scores of that very supernet; `shuffled` trains
 what `optimised` trained, step by step, behind a permutation of the architectures; `uniform` trains architectures drawn
 uniformly. Initial weights, batches and numbers of steps are the same. All are scored on the same architectures: some
-drawn uniformly, some from the final policy. What the numbers mean is said by `reports.audit.reinforcement`.
+drawn uniformly, some from the final policy. What the numbers mean is said by `reports.audit.reinforcement`. Scores,
+qualities and what the policy learns from are perplexities as minus their logarithm, other metrics as they are.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from ..protocols import Architecture, DataView, IndexedSpace, Json, Proposal, Se
 from ..protocols.evidence import Truth
 from ..protocols.streams import generator, integer
 from ..tabular import MappedTable
+from ..tabular.deviation import measured
 from . import records
 from .estimate import AT_ONCE, Progress
 from .files import Files, Fs
-from .one_shot_policy import Policy
+from .one_shot_policy import Policy, qualities
 from .runs import needed_data
 
 ARMS = ("uniform", "optimised", "shuffled")
@@ -74,7 +76,7 @@ def reinforcement(
     No test value is opened: `read` joins the qualities of the architectures afterwards.
 
     Args:
-        table: Complete, of accuracies; its data are trained on.
+        table: Complete; its data are trained on.
         seeds: One for each replicate of three supernets.
         epochs: Of every supernet.
         folder: Of the files; finished supernets wait in its `parts`.
@@ -94,6 +96,7 @@ def reinforcement(
     """
     pipeline = pipeline or str(table.manifest.get("default_pipeline", next(iter(table.pipelines))))
     found, given = registry.load("estimators", estimator), dict(params or {})
+    registry.parameters(found, {**given, "epochs": epochs}, f"estimator {estimator!r}")
     _check(table, pipeline, seeds, shuffle)
     view = needed_data(table, data_root)
     setting = Setting(table.task, "flops", table.pipelines[pipeline], lambda a: 0, view)
@@ -139,7 +142,7 @@ def read(folder: Path, truth: Truth) -> list[dict[str, Any]]:
         )
     space: Any = registry.space(meta["space"])
     row = {text: i for i, text in enumerate(truth.architectures)}
-    values = np.append(_means(truth.values), np.nan) * (1.0 if truth.higher_is_better else -1.0)
+    values = np.append(_means(measured(truth.values, truth.metric)), np.nan) * (1.0 if truth.higher_is_better else -1.0)
     found = []
     with np.load(folder / "one_shot.npz", allow_pickle=False) as file:
         for seed in meta["seeds"]:
@@ -164,8 +167,6 @@ def _check(table: MappedTable, pipeline: str, seeds: Sequence[int], shuffle: str
         raise ValueError(registry.unknown("pipeline", pipeline, tuple(table.pipelines)))
     if table.coverage != "complete" or not isinstance(table.space, IndexedSpace):
         raise ValueError(f"table: {table.name!r} is a sample; a policy needs the whole space")
-    if table.task.metric != "accuracy":
-        raise ValueError(f"table: {table.name!r} is of {table.task.metric}; allowed: tables of accuracies")
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError("seeds: one or more, each once")
     if shuffle not in ("architectures", "genes"):
@@ -211,7 +212,7 @@ def _optimised(job: _Job, seed: int, steps: _Steps) -> tuple[dict[str, np.ndarra
                 judge.supernet = trainee.supernet
                 asked = [policy.sample(asking) for _ in range(EVERY)]
                 answers = judge.estimate([Proposal(a) for a in asked])
-                policy.learn(asked, [o.score for o in answers])
+                policy.learn(asked, qualities(answers, job.setting.task).tolist())
                 spent += sum(c.amount for o in answers for c in o.costs)
         paths.append(policy.sample(rng))
         steps.more()
@@ -225,7 +226,7 @@ def _optimised(job: _Job, seed: int, steps: _Steps) -> tuple[dict[str, np.ndarra
     rng = generator(0, "one-shot-audit-sample", space.name)
     uniform = set(rng.choice(space.size, job.evaluated, replace=False).tolist())
     members = sorted(uniform | set(favourites))
-    e, answered = _scores(trainee, [space.at(i) for i in members], steps)
+    e, answered = _scores(job, trainee, [space.at(i) for i in members], steps)
     counts = [np.array([from_[i] for i in members]) for from_ in (Counter(uniform), favourites)]
     arrays = {
         "members": np.array(members), "uniform": counts[0], "policy": counts[1], "e": e,
@@ -252,7 +253,7 @@ def _other(
         return paths[-1]
 
     trained = _train(job, trainee, source, seed)
-    e, answered = _scores(trainee, [space.at(i) for i in members], steps)
+    e, answered = _scores(job, trainee, [space.at(i) for i in members], steps)
     return {"e": e, **_exposures(space, paths, members)}, {"supernet": trained, "evaluate": answered}
 
 
@@ -278,14 +279,13 @@ def _judges(job: _Job, seed: int) -> list[Any]:
     return found
 
 
-def _scores(estimator: Any, architectures: Sequence[Architecture], steps: _Steps) -> tuple[np.ndarray, float]:
-    """(M,) scores, NaN for what has none, and the FLOPs of all."""
+def _scores(job: _Job, estimator: Any, asked: Sequence[Architecture], steps: _Steps) -> tuple[np.ndarray, float]:
+    """(M,) scores on the scale of the qualities, NaN for what has none, and the FLOPs of all."""
     answers: list[Any] = []
-    for i in range(0, len(architectures), AT_ONCE):
-        answers += estimator.estimate([Proposal(a) for a in architectures[i : i + AT_ONCE]])
-        steps.more(min(AT_ONCE, len(architectures) - i))
-    scores = np.array([o.score if o.status == "ok" else np.nan for o in answers])
-    return scores, float(sum(c.amount for o in answers for c in o.costs))
+    for i in range(0, len(asked), AT_ONCE):
+        answers += estimator.estimate([Proposal(a) for a in asked[i : i + AT_ONCE]])
+        steps.more(min(AT_ONCE, len(asked) - i))
+    return qualities(answers, job.setting.task), float(sum(c.amount for o in answers for c in o.costs))
 
 
 def _permuted(space: Any, shuffle: str, rng: np.random.Generator) -> Callable[[Architecture], Architecture]:

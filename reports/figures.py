@@ -326,7 +326,7 @@ def render(figure: Figure, name: str) -> dict[str, bytes]:
 
 def _unlabelled(svg: bytes) -> bytes:
     """Drop the ids of groups: several figures share one HTML page, where an id must be unique."""
-    return re.sub(rb'<g id="[^"]*">', b"<g>", svg)
+    return re.sub(rb'<g id="[^"]*"', b"<g", svg)
 
 
 def _drawing(name: str, title: str, caption: str, alt: str, figure: Figure) -> Drawing:

@@ -128,9 +128,9 @@ def _estimator(world: World, s: Scores, settings: Settings, decision: Decision |
     counts, level = world.draws.counts, settings.level
     rng = np.random.default_rng(settings.seed)
     scale = s.traits.accuracy_scale and world.truth.metric == "accuracy"
-    correlations = interval_correlations(
-        ranked, use, world.values, world.draws, accuracy_scale=scale, rng=rng, level=level
-    )
+    # Scores for a part of a whole space are a sample, whatever the table is.
+    draws = world.draws if s.asked.all() else replace(world.draws, complete=False)
+    correlations = interval_correlations(ranked, use, world.values, draws, accuracy_scale=scale, rng=rng, level=level)
     masked = np.where(use, ranked, np.nan)
     everywhere = use.any(1)
     shared = _shared(masked, world.values)

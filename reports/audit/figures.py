@@ -89,6 +89,7 @@ def heat_map(audit: Audit, statistic: str = "tau_b") -> Drawing:
             linewidths=0.5, cbar_kws={"label": "τ-b", "shrink": 0.6}, xticklabels=tables, yticklabels=order,
         )  # fmt: skip
         axes.tick_params(axis="both", length=0)
+        axes.grid(False)
         axes.tick_params(axis="y", rotation=0)
         axes.tick_params(axis="x", rotation=20)
         caption = (
@@ -135,7 +136,7 @@ def bias_forest(table: TableAudit, e: EstimatorAudit) -> Drawing:
         for row, b in enumerate(shown):
             _span(axes, b.effect, row, COLOURS[3] if b.biased else "#777777", "o", faint=not b.biased)
         _rows(axes, [b.feature for b in shown])
-        axes.set_xlabel("unjustified shift in the ranking, per step")
+        axes.set_xlabel("unjustified shift, per step")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: signed(v, 2, plus=True)))
         caption = (
             f"Bias of {e.name} on {table.table}: shift in the ranking (1 is all of it) per operation, layer, or fifth"

@@ -165,8 +165,8 @@ def bias_details(table: TableAudit, e: EstimatorAudit) -> Grid:
     caption = (
         f"Bias of {e.name} on {table.table}. Raw and truth: rank correlation of the feature with scores and with"
         " quality; excess is their difference. Partial: with the scores, given the quality as it was measured;"
-        " corrected for the noise of that. A truthful estimator has a shift and a corrected value of 0, and none of"
-        " the others."
+        " corrected for the noise of that. A truthful estimator has a shift of 0, and a corrected value near it, but"
+        " none of the others."
     )
     return Grid(stem("bias", table.table, e.name), "Bias in detail", caption, columns, rows)
 

@@ -74,7 +74,7 @@ def _metrics(e: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield f"audit/p_at_top_{top['k']}", top["p_top"]
         yield f"audit/regret_at_{top['k']}", top["regret"]
     for bias in e["biases"]:
-        yield f"bias/{bias['feature']}", bias["effect"]["estimate"]
+        yield f"bias/{bias['feature'].replace(' = ', '.')}", bias["effect"]["estimate"]
     if e["decision"]:
         for part in ("ee", "total", "selection", "guidance"):
             yield f"decision/{part}", e["decision"][part]["estimate"]

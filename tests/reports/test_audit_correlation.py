@@ -315,6 +315,21 @@ def test_seed_intervals_are_centred_and_draws_are_shared():
     assert [found["pearson"].low, found["pearson"].high] == pytest.approx(limits, abs=1e-12)
 
 
+@pytest.mark.parametrize("complete", [True, False])
+def test_intervals_of_pearson_leave_out_what_has_no_score(complete):
+    rng = np.random.default_rng(13)
+    _, scores, values = world(rng, 60, 2, 1)
+    scores[::5] = -np.inf
+    drawn = ac.draw(values, complete=complete, resamples=100, rng=rng, width=0.1)
+    use = np.ones(scores.shape, bool)
+    found = ac.interval_correlations(scores, use, values, drawn, accuracy_scale=True, rng=rng)
+    scored = ac.interval_correlations(scores, np.isfinite(scores), values, drawn, accuracy_scale=True, rng=rng)
+    for limit in ("estimate", "low", "high"):
+        assert getattr(found["pearson"], limit) == pytest.approx(getattr(scored["pearson"], limit), abs=1e-9)
+    assert found["tau_b"].estimate != scored["tau_b"].estimate
+    assert (found["tau_b"].n, scored["tau_b"].n) == (60, 48)
+
+
 def test_one_seed_of_each_falls_back_to_architectures():
     rng = np.random.default_rng(7)
     _, scores, values = world(rng, 50, 1, 1)

@@ -1,0 +1,82 @@
+"""The measured error rates of docs/gate.md: in form, within what the gate promises, and (slow) measured again."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def made():
+    spec = importlib.util.spec_from_file_location("make_gate", DOCS / "make_gate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def page(made):
+    text = (DOCS / "gate.md").read_text(encoding="utf-8")
+    return text.partition(made.MARKS[0])[2].partition(made.MARKS[1])[0]
+
+
+def measured(page):
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    return [r for r in rows if r[0] != "strategy"]
+
+
+def test_the_table_has_every_line(made, page):
+    wanted = [(s, what) for s in made.STRATEGIES for what in made.changes(s)]
+    assert [(r[0], r[1]) for r in measured(page)] == 2 * wanted
+
+
+def test_the_numbers_keep_the_promise(page):
+    for strategy, what, *cells in measured(page):
+        for k in (0, 4):
+            fail, passed, undecided = (float(c.rstrip("%")) for c in cells[k : k + 3])
+            assert fail + passed + undecided == pytest.approx(100, abs=0.2)
+            assert 20 <= float(cells[k + 3]) <= 100
+            if what.startswith("none"):
+                assert fail <= 3, (strategy, what)
+            if what in ("random search instead", "50% of evaluations wasted"):
+                assert passed <= 5, (strategy, what)
+
+
+def test_faults_are_what_they_are_called(made):
+    from nasbed.methods.spaces.synthetic import Synthetic
+    from nasbed.protocols import Observation
+
+    space = Synthetic(genes=6, values=4)
+    for waste in (0.0, 0.3, 0.5):
+        search, asked, seen = made.Changed(space, seed=1, of="aging_evolution", waste=waste), [], 0
+        inner = search._inner.tell
+        search._inner.tell = lambda o, inner=inner: (inner(o), counted.append(1))
+        counted = []
+        for _ in range(400):
+            [p] = search.ask()
+            seen += bool(asked) and p == asked[-1]
+            asked.append(p)
+            search.tell([Observation(p, space.truth(p.architecture))])
+        assert seen / 400 == pytest.approx(waste, abs=0.08)
+        assert len(counted) == 400 - seen or waste == 0
+    blind = made.Changed(space, seed=1, of="aging_evolution", blind=True)
+    for _ in range(20):
+        [p] = blind.ask()
+        blind.tell([Observation(p, space.truth(p.architecture))])
+    assert {score for score, _ in blind._inner._population} == {0.0}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_page_is_what_the_script_writes(page):
+    code = "import make_gate; print(make_gate.text())"
+    environment = {**os.environ, "PYTHONPATH": str(DOCS)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert page.strip() == done.stdout.strip()
