@@ -1,6 +1,7 @@
 """Write docs/audit.md from the audits of the embedded tables: `python docs/make_audit.py`.
 
-The audits are those of the commands that the page names; they take a few minutes. `--from DIR` reads finished ones.
+The audits are those of the commands that the page names; they take a few minutes, that of one-shot models, which
+trains nine supernets, most of an hour. `--from DIR` takes those that are finished there and makes the others.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ HERE = Path(__file__).parent
 COMMANDS = {
     "estimators": ["audit", "--table", "nb201-clutter", "--no-mlflow"],
     "pipelines": ["audit", "pipelines", "--table", "pipelines-clutter"],
+    "one_shot": ["audit", "one-shot", "--table", "nb201-clutter", "--seeds", "3", "--epochs", "6"],
     "without": ["audit", "pipelines", "--table", "pipelines-clutter", "--pipelines", "+cosine,+cutout,+mixup"],
 }
 
@@ -36,16 +38,20 @@ def run(folder: Path) -> dict[str, Any]:
 def page(found: dict[str, Any]) -> str:
     """The page."""
     [table] = found["estimators"]["tables"]
-    text = (HERE / "audit_prose.md").read_text(encoding="utf-8")
+    first = table["estimators"][0]
     parts = {
         "ESTIMATORS": "\n".join(estimators(table)),
         "NOISE": "\n".join(noise(table)),
         "FIDELITIES": "\n".join(fidelities(table)),
         "PIPELINES": found["pipelines"]["answer"],
         "WITHOUT": found["without"]["answer"],
+        "ONE_SHOT": "\n".join(f"- {line}" for line in found["one_shot"]["reinforcement"]["verdicts"]),
+        "CEILING": f"{first['attainable']['tau_b']['ceiling']:.2f}",
+        "TOP_CEILING": f"{first['top_attainable']['tau_b']['ceiling']:.2f}",
     }
+    text = PAGE
     for name, part in parts.items():
-        text = text.replace(f"<!-- {name} -->", part)
+        text = text.replace(f"<{name}>", part)
     return text
 
 
@@ -93,6 +99,125 @@ def limits(interval: dict[str, Any] | None) -> str:
     if interval["low"] is None:
         return f"{interval['estimate']:.2f}"
     return f"{interval['estimate']:.2f} [{interval['low']:.2f}, {interval['high']:.2f}]"
+
+
+PAGE = """# Auditing estimators
+
+Cheap estimates decide which architectures a search ever sees. `nasbed audit` holds them against what architectures are
+worth after full training, and says how far each can be trusted, where it is biased, and what it costs a search to believe
+it. The report is one self-contained page with every number as LaTeX, CSV and JSON beside it, a page for each estimator,
+and the checklist of good practice.
+
+```sh
+nasbed audit --table nb201-clutter                                  # all estimates that come with the package
+nasbed audit --table nb201-clutter --estimators synflow,naswot
+nasbed audit --table nb201-clutter --scores mine.csv                # your own: architecture,score[,seconds][,seed]
+nasbed audit --table mlp-digits,nb201-clutter --strategies aging_evolution,local_search
+nasbed audit pipelines --table pipelines-clutter                    # architectures against training ingredients
+nasbed audit one-shot --table nb201-clutter --seeds 3 --epochs 6    # does a policy feed on its own supernet?
+```
+
+Your own scores need no code: a CSV or Parquet file with the columns `architecture` and `score`, in the space's notation.
+`--lower-is-better` is for losses; `--accuracy-scale` says that scores estimate the metric itself.
+
+## How to read it
+
+- **Correlations** are signed. An estimator that ranks the wrong way is a fault, never an absolute value. In brackets are
+  95 % intervals, which say what was resampled: architectures, where the table or the scores are a sample of the space;
+  training and estimator seeds, where the whole space is there.
+- **The ceiling** is the correlation that a perfect estimator would reach, since the truth is a mean of few trainings. For
+  Spearman's it follows from the correlation between seeds (Spearman and Brown), for Kendall's from the same by Greiner's
+  relation. It is given among the best tenth too, where searches live: the best are chosen by one training seed and judged
+  by the others, so that the noise that lifted an architecture into the choice does not count for or against anybody.
+- **Bias** is a shift in the ranking by a feature that the quality of the architectures does not justify. Since the truth
+  is noisy, holding the measured quality fixed is not enough: whatever goes with quality would seem to be liked. The shift
+  is estimated with the training seeds as instruments for each other. The usual partial correlation stands beside it.
+- **Leaks.** Scores that agree with the recorded trainings better than any knowledge of quality allows have seen them, or
+  their labels. Scores that share the noise of one training seed were made from that training, as are those of fewer epochs
+  here; their correlation with that seed flatters them.
+- **Regret** is what a search by aging evolution ends at that sees and picks by the estimate, 0 for the best architecture
+  of the table and 1 for the median one. It is split into *selection*, mended by training what was visited, and *guidance*,
+  which is not. *At that cost*: the ten best visited are trained, and a search that trains directly may spend as much;
+  negative is worth it.
+- Architectures without a score are ranked last, as a search would; those that an estimator was fitted on are left out.
+
+## Estimators on `nb201-clutter`
+
+By `nasbed audit --table nb201-clutter`, over all 729 cells. The ceiling of τ-b is <CEILING>, among the best tenth
+<TOP_CEILING>. Bold: what costs nothing. The largest bias is per operation, layer or fifth of a size.
+
+<ESTIMATORS>
+
+What stands out:
+
+- **Correlation over all architectures says little about a search.** Telling broken networks from working ones makes most of
+  it. Among the best tenth more than a third of the estimators are not shown to rank at all, one-shot models and the Jacobian's covariance
+  among them, although training seeds would allow it.
+- **Counting parameters is hard to beat.** It ranks worse than half of the estimators over all cells, and better than nearly all
+  of them among the best, so that a search that counts them ends nearly where the best predictors do, for nothing. In this
+  space the best cells are large ones; elsewhere they need not be.
+- **Every estimator leans.** Proxies that sum over layers prefer depth (`synflow`, `snip`, `grad_norm`, `grasp`, `fisher`,
+  `zen`), the one-shot model trained on uniform paths under-ranks it; `l2` is the parameter count again.
+- **Nearly all of the damage is selection.** Training the ten best that were visited makes cheap proxies worth their price;
+  predictors, one-shot models and few epochs, which pay for a training or a hundred first, are not on a table this small.
+- **Estimates from the same trainings share their noise**, and the audit says which.
+
+Proxies cost next to nothing at this size of table and the price of a supernet is fixed, so the last column would look
+different in a space of a million architectures.
+
+## What a correlation is worth
+
+The same searches, led by the truth with normal noise of growing size:
+
+<NOISE>
+
+An estimator above this line errs where it hurts: `one_shot_path_dropout` and `jacob_cov` cost more than plain noise of the
+same correlation. One below it, as the parameter count, is right about the best.
+
+## Fewer epochs
+
+Against the training seed that the estimate did not see; cost in full trainings:
+
+<FIDELITIES>
+
+## Do training ingredients matter more than architectures?
+
+By `nasbed audit pipelines --table pipelines-clutter`:
+
+> <PIPELINES>
+
+So both camps are right, about different populations: between any two architectures the architecture decides, between two
+good ones the training does. Six epochs of all ingredients at once (`+all`) under-train, and supply most of the variance
+between pipelines. Without them, by `nasbed audit pipelines --table pipelines-clutter --pipelines +cosine,+cutout,+mixup`:
+
+> <WITHOUT>
+
+Seed s of an architecture starts from the same weights under every pipeline; the components take that into account.
+
+## Does weight sharing reinforce itself?
+
+By `nasbed audit one-shot --table nb201-clutter --seeds 3 --epochs 6`: three supernets for every seed, trained on uniform
+paths, by a policy that learns from the supernet's own scores, and on as many repetitions of other architectures. The
+*optimism gap* is how much more the policy's favourites are over-estimated than architectures drawn at random.
+
+<ONE_SHOT>
+
+Three seeds of six epochs are a small study of a small space, and the intervals say so.
+
+## How far the audit can be trusted
+
+Tests plant faults in synthetic worlds and see each found for its own reason: a flipped sign, parameter count and noise,
+test labels, the evaluated training itself, blindness among the best, a liking for skip connections, a supernet whose policy
+feeds on itself. A truthful noisy estimator is called unbiased at the nominal rate; the naive partial correlation calls it
+biased several times as often. Limits:
+
+- With one training seed nothing can be said about noise: ceilings are unknown, and biases are not told from it.
+- With two seeds, estimates that come from one of them get no verdict on bias.
+- Noise whose size depends on a feature is taken for a liking of it. Features are looked at one at a time.
+- A bias by one feature shows in those that go with it.
+- Weak leaks, such as a good proxy with a little of the labels, are found in large tables only.
+- Intervals of searches are over further searches with the same scores, not over further seeds of the estimator.
+"""
 
 
 def main() -> None:

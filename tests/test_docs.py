@@ -63,6 +63,9 @@ def test_commands_exist(where, line):
         command, bare = command.commands[name], not arguments
         if not bare and not hasattr(command, "commands"):
             command.make_context(name, list(arguments), parent=context)
+    if arguments and getattr(command, "invoke_without_command", False):  # a verb of its own, and a group of others
+        command.make_context("audit", list(arguments), parent=context)
+        bare = True
     # `nasbed compare` in prose names a verb; `nasbed --help` is there for every one.
     assert bare or not hasattr(command, "commands") or arguments == ["--help"], f"{where}: {line}"
 
