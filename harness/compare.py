@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ..methods import registry
 from ..protocols import Json
 from . import seal
 from .executors import run_tasks
 from .pictures import pictures
 from .plan import Plan, Planned
 from .provenance import provenance
-from .runs import Task, run
+from .runs import Task, run, traits_of
 from .store import RunStore
 
 Progress = Callable[[int, int], None]
@@ -96,6 +97,9 @@ def _study_record(plan: Plan, failures: Sequence[Failure], origin: dict[str, Jso
     budgets = {r.table: r.spec["budget"] for r in plan.runs}
     spec = {k: given[k] for k in ("space", "data", "pipeline", "alpha", "rope", "resamples")}
     spec |= {k: [dict(m) for m in given[k]] for k in ("strategies", "estimators")}
+    for method in spec["estimators"]:  # what an audit or a checklist must know of its scores
+        traits = traits_of(registry.load("estimators", method["name"]))
+        method["traits"] = None if traits is None else asdict(traits)
     spec |= {"tables": list(plan.tables), "seeds": list(study.seeds)}
     spec["options"] = plan.runs[0].spec["options"]
     spec["budget"] = budgets[None] if None in budgets else {t: budgets[t] for t in plan.tables}

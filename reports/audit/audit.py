@@ -16,7 +16,7 @@ from . import verdicts
 from .bias import beyond, biases
 from .calibration import calibration
 from .ceiling import attainable
-from .correlation import Draws, draw, interval_correlations, tie_fraction
+from .correlation import SPARSE_WIDTH, Draws, draw, interval_correlations, tie_fraction
 from .fidelity import fidelity_points, fronts
 from .leaks import above_ceiling, shared_flags, shared_noise, sign_flag, significant
 from .results import Decision, EstimatorAudit, Factorial, Flag, NoisePoint, Settings, TableAudit, Top
@@ -27,6 +27,9 @@ Progress = Callable[[float, float], None]
 Mask = npt.NDArray[np.bool_]
 
 FEWEST = 3
+FOR_ERRORS = 300
+"""Resamples behind the standard errors of biases: these need fewer than limits do, and are the dearest part."""
+
 ORDER = ("fault", "warning", "finding")
 
 
@@ -77,8 +80,10 @@ def audit_table(
         raise ValueError(f"table: {truth.table} has {int(sound.sum())} architectures of finite quality; 3 are needed")
     kept = _kept(truth, sound)
     rng = np.random.default_rng(settings.seed)
-    draws = draw(values[sound], complete=truth.complete, resamples=settings.resamples, rng=rng)
-    world = World(kept, values[sound], np.nanmean(values[sound], axis=1), draws)
+    f = np.nanmean(values[sound], axis=1)
+    width = SPARSE_WIDTH if truth.metric == "accuracy" else 0.01 * float(f.std())
+    draws = draw(values[sound], complete=truth.complete, resamples=settings.resamples, rng=rng, width=width)
+    world = World(kept, values[sound], f, draws)
     own, found = [_rows(s, sound) for s in scores], []
     for i, s in enumerate(own):
         if progress:
@@ -136,7 +141,7 @@ def _estimator(world: World, s: Scores, settings: Settings, decision: Decision |
     shared = _shared(masked, world.values)
     tau = tau_b_within(ranked, use, world.f, settings.top)
     bias = biases(
-        ranked, use, world.values, world.truth.features, counts, level=level, alpha=settings.alpha,
+        ranked, use, world.values, world.truth.features, counts[:FOR_ERRORS], level=level, alpha=settings.alpha,
         shared=shared if max(shared) >= 0 else (),
     )  # fmt: skip
     answer = nan if s.costs is None else float(np.median(s.costs[everywhere])) / s.full

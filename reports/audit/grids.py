@@ -56,9 +56,10 @@ def correlations(table: TableAudit) -> Grid:
     caption = (
         f"Correlation of scores with test {table.metric} on {table.table}, mean over {_seeds(table.seeds)}, higher"
         f" scores being better after each estimator's declared sign; {_intervals(table)}. Weighted τ counts errors"
-        " among the best most, by both rankings or by the truth alone; sparse τ bins the truth. Discordance: mean"
-        " loss over pairs of choosing the higher score. Architectures without a score rank last, tied; ties are the"
-        " share of architectures whose score another one has. Bold: baselines."
+        " among the best most, by both rankings or by the truth alone; sparse τ does not tell apart what lies in one"
+        " bin of the truth (0.1 pp, or a hundredth of its deviation). Discordance: mean loss over pairs of choosing"
+        " the higher score. Architectures without a score rank last, tied; ties are the share of architectures whose"
+        " score another one has. Bold: baselines."
     )
     return Grid(
         stem("correlations", table.table), f"Correlations on {table.table}", caption, tuple(columns), tuple(rows)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -68,3 +71,48 @@ def test_thirty_estimators_within_a_minute(complete, goal, columns):
     print(f"\n30 x {ROWS:,} x {RESAMPLES:,}, {'seeds' if complete else 'architectures'}: {once:.1f} s once, ", end="")
     print(f"{each:.2f} s an estimator, {total:.0f} s in all (goal <= {goal})")
     assert total <= goal
+
+
+WHOLE = """
+import resource, sys, time
+import numpy as np
+from nasbed.protocols import Traits
+from nasbed.protocols.evidence import Scores, Truth
+from nasbed.reports.audit.audit import audit_table
+from nasbed.reports.audit.results import Settings
+
+rows, estimators, resamples, complete = 15_625, int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "complete"
+rng = np.random.default_rng(0)
+params = rng.gamma(4.0, 1000.0, rows).round()
+quality = np.round(0.9 - 0.05 * rng.beta(2.0, 6.0, rows) + 0.01 * np.log(params / 4000), 4)
+truth = Truth(
+    "large", "digest", "synthetic", "base", "accuracy", True, "flops", complete, rows,
+    tuple(map(str, range(rows))), np.round(quality[:, None] + rng.normal(0.0, 0.003, (rows, 3)), 4), (0, 1, 2),
+    np.ones(rows), {"params": params, **{f"n_{k}": rng.integers(0, 6, rows).astype(float) for k in range(5)}},
+)
+scores = [
+    Scores(
+        f"e{i}", "made", Traits(False, True), (quality + rng.normal(0.0, 0.01, rows))[:, None], np.ones(rows, bool),
+        np.zeros((rows, 1), bool), {}, np.ones((rows, 1)), np.zeros(1), "flops", 1.0,
+    )
+    for i in range(estimators)
+]
+audit_table(truth, scores[:1], Settings(resamples=100))  # compiles
+started = time.process_time()
+audit_table(truth, scores, Settings(resamples=resamples))
+print(time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("coverage", ["sample", "complete"])
+def test_a_full_audit_of_thirty_estimators(coverage):
+    command = [sys.executable, "-c", WHOLE, "30", "1000", coverage]
+    answer = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=dict(os.environ, OMP_NUM_THREADS="1")
+    )
+    seconds, gigabytes = map(float, answer.stdout.split())
+    print(f"\n30 estimators x 15,625 x 1,000, {coverage}: {seconds:.0f} s (goal < 60), {gigabytes:.2f} GiB (goal < 2)")
+    assert gigabytes < 2.0
+    assert seconds < 60.0
