@@ -27,7 +27,7 @@ Progress = Callable[[float, float], None]
 Mask = npt.NDArray[np.bool_]
 
 FEWEST = 3
-FOR_ERRORS = 300
+FOR_ERRORS = 200
 """Resamples behind the standard errors of biases: these need fewer than limits do, and are the dearest part."""
 
 ORDER = ("fault", "warning", "finding")
