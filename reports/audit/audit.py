@@ -247,7 +247,7 @@ def _said(e: EstimatorAudit, free: Sequence[tuple[str, float]], settings: Settin
     flags = [*e.flags, *([] if e.baseline else verdicts.leaning(e.biases))]
     wrong = any(f.kind == "sign" for f in e.flags)
     if not e.baseline and not wrong:
-        flags += [verdicts.beyond_baseline(e.beyond_params, e.beyond_flops, tau.estimate, free)]
+        flags += [verdicts.beyond_baseline(e.beyond_params, e.beyond_flops, tau, free)]
         flags += [verdicts.flat_top(e.top_attainable.get("tau_b"), settings.top)]
     flags += [verdicts.unranked(e.unscored, e.n)]
     kept = tuple(sorted((f for f in flags if f is not None), key=lambda f: ORDER.index(f.severity)))

@@ -30,17 +30,19 @@ def headline(name: str, attainable: Attainable | None, tau: Interval, top: Attai
 
 
 def beyond_baseline(
-    params: Interval, flops: Interval, tau: float, baselines: Sequence[tuple[str, float]]
+    params: Interval, flops: Interval, tau: Interval, baselines: Sequence[tuple[str, float]]
 ) -> Flag | None:
-    """Whether an estimator says anything that counting parameters does not."""
+    """Whether an estimator says anything that counting parameters does not, and ranks no worse than that."""
     best, value = max(baselines, key=lambda b: b[1], default=("", -math.inf))
     adds = all(math.isnan(i.low) or i.low > WORTHLESS for i in (params, flops))
     if not adds:
         which, interval = ("parameters", params) if not params.low > WORTHLESS else ("FLOPs", flops)
         said = f"adds nothing beyond counting {which}: partial rank correlation {limits(interval)}"
         return Flag("baseline", "warning", said)
-    if tau < value:
-        return Flag("baseline", "warning", f"ranks worse than {best}, which is free: τ-b {tau:.2f} against {value:.2f}")
+    if (tau.estimate if math.isnan(tau.high) else tau.high) < value:
+        return Flag(
+            "baseline", "warning", f"ranks worse than {best}, which is free: τ-b {limits(tau)} against {value:.2f}"
+        )
     return None
 
 

@@ -16,7 +16,7 @@ from nasbed.reports.audit.results import EstimatorAudit, Settings
 from nasbed.reports.results import plain
 
 N, SEEDS = 500, 3
-SETTINGS = Settings(resamples=200)
+SETTINGS = Settings(resamples=100)
 
 
 class World:
@@ -109,7 +109,7 @@ PLANTED: dict[str, tuple[Callable[[World], np.ndarray], str]] = {
 @pytest.mark.parametrize("name", PLANTED)
 def test_what_was_planted_is_found(name: str) -> None:
     make, kind = PLANTED[name]
-    worlds = [World(seed) for seed in range(3)]
+    worlds = [World(seed) for seed in range(2)]
     found = [audited(w, make(w)) for w in worlds]
     assert all(kind in {f.kind for f in one.flags} for one in found), [[f.kind for f in one.flags] for one in found]
 
@@ -154,9 +154,9 @@ def false_alarms(repetitions: int, first: int) -> tuple[int, int]:
 
 
 def test_a_truthful_estimator_is_unbiased() -> None:
-    grave, biased = false_alarms(30, first=1000)
-    assert grave <= binom.ppf(0.99, 30, 0.01)
-    assert biased <= binom.ppf(0.99, 30, SETTINGS.alpha)
+    grave, biased = false_alarms(12, first=1000)
+    assert grave <= binom.ppf(0.99, 12, 0.01)
+    assert biased <= binom.ppf(0.99, 12, SETTINGS.alpha)
 
 
 @pytest.mark.slow
