@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import cli_audit, cli_checklist, cli_estimate, cli_space, cli_table, cli_tools
+from . import cli_audit, cli_checklist, cli_estimate, cli_gate, cli_plan, cli_space, cli_table, cli_tools
 from .console import (
     CRASHED,
     FAILED,
@@ -260,6 +260,8 @@ def _print_outcome(folder: Path, written: Path, *, as_json: bool) -> None:
 cli_estimate.register(app)
 cli_audit.register(app)
 cli_checklist.register(app)
+cli_gate.register(app)
+cli_plan.register(app)
 cli_tools.register(app)
 cli_space.register(app)
 

@@ -10,13 +10,27 @@ from math import exp, isfinite, log
 
 import numpy as np
 
-from ..protocols import Architecture, SearchSpace
+from ..protocols import Architecture, Observation, SearchSpace, Task
+from ..tabular.deviation import measured
 
 RATE = 0.5
 """Of the policy's steps, for advantages in standard deviations."""
 
 FOR_ENTROPY = 100
 """Draws that an entropy of the policy is measured by."""
+
+
+def qualities(answers: Sequence[Observation], task: Task) -> np.ndarray:
+    """Scores (M,) of estimators that answer with the metric, NaN for failures; perplexities are minus their logarithm.
+
+    >>> from nasbed.protocols import Proposal
+    >>> text = Task("toy", "text", "perplexity", False, (35,), 64, "")
+    >>> qualities([Observation(Proposal(Architecture("toy", ())), -8.0)], text).round(3)
+    array([-2.079])
+    """
+    sign = 1.0 if task.higher_is_better else -1.0
+    scores = np.array([o.score if o.status == "ok" else np.nan for o in answers])
+    return sign * measured(sign * scores, task.metric)
 
 
 class Policy:

@@ -8,9 +8,11 @@ import torch
 
 from ...protocols import Cost, SearchSpace, Setting
 from ...protocols.streams import generator, torch_generator
+from ..networks.darts_supernet import DARTSSupernet
 from ..networks.one_shot import Batch, OneShot, Work
 from ..networks.sub_networks import batch_statistics, tensors
 from ..networks.supernet import NB201Supernet, Paths
+from ..spaces.darts import DARTS
 from ..spaces.nb201 import INCOMING, NB201
 
 __all__ = ["OneShotDARTS"]
@@ -20,8 +22,8 @@ class OneShotDARTS(OneShot):
     """Continuous relaxation (Liu et al. 2019, "DARTS: Differentiable Architecture Search", ICLR, section 2.3, xi = 0).
 
     Every edge computes the sum of its operations, weighted by softmax(alpha), one alpha for each edge and operation in
-    all cells. Each batch is preceded by a step of the alphas on a validation batch (first order, Adam with betas 0.5
-    and 0.999).
+    all cells (of DARTS, in all cells of a kind). Each batch is preceded by a step of the alphas on a validation batch
+    (first order, Adam with betas 0.5 and 0.999).
 
     The score of an architecture is the metric of its discretised path with the shared weights. The metric of the mixed
     network is no score of an architecture. It is measured on the validation examples that alpha was fitted to.
@@ -37,7 +39,7 @@ class OneShotDARTS(OneShot):
         alpha_weight_decay: L2 penalty on the alphas.
 
     Attributes:
-        alpha: After `prepare`, (6 edges, operations of the restriction).
+        alpha: After `prepare`, (6 edges, operations of the restriction); of DARTS as `DARTS.alphas`.
     """
 
     name = "one_shot_darts"
@@ -59,10 +61,11 @@ class OneShotDARTS(OneShot):
 
     def prepare(self, space: SearchSpace, setting: Setting, *, seed: int) -> Sequence[Cost]:
         """Train weights and alphas; ValueError where the space has no operations on edges."""
-        if not isinstance(space, NB201):
-            raise ValueError(f"space: {space.name} has no edges to mix; allowed: nb201 and its restrictions")
+        if not isinstance(space, NB201 | DARTS):
+            raise ValueError(f"space: {space.name} has no edges to mix; allowed: nb201, darts, and restrictions")
         self.fits(setting)
-        draws = torch.randn(6, len(space.ops), generator=torch_generator(seed, "alpha-init"))
+        shape = space.alphas(space.at(0)).shape if isinstance(space, DARTS) else (6, len(space.ops))
+        draws = torch.randn(shape, generator=torch_generator(seed, "alpha-init"))
         self.alpha = (1e-3 * draws).requires_grad_()
         self._optimizer = torch.optim.Adam(
             [self.alpha], lr=self._alpha_rate, betas=(0.5, 0.999), weight_decay=self._alpha_decay
@@ -71,7 +74,7 @@ class OneShotDARTS(OneShot):
 
     def _step(self, batch: Batch) -> Work:
         network, data = self.supernet, self._setting.data
-        assert isinstance(network, NB201Supernet)
+        assert isinstance(network, NB201Supernet | DARTSSupernet)
         assert data is not None
         rng = generator(self._seed, "supernet-valid", batch.epoch, batch.index)
         size = min(len(batch.x), len(data.valid))
@@ -89,16 +92,18 @@ class OneShotDARTS(OneShot):
 
 
 def mixed(ops: Sequence[str], alpha: torch.Tensor) -> Paths:
-    """All operations on every edge, with softmax(alpha) as their factors; `alpha` is (6, operations)."""
-    return [dict(zip(ops, row, strict=True)) for row in torch.softmax(alpha, 1).unbind()]
+    """All operations on every edge, with softmax(alpha) as their factors; `alpha` is (..., edges, operations)."""
+    return [dict(zip(ops, row, strict=True)) for row in torch.softmax(alpha, -1).flatten(0, -2).unbind()]
 
 
-def alpha_flops(network: NB201Supernet, paths: Paths) -> int:
+def alpha_flops(network: NB201Supernet | DARTSSupernet, paths: Paths) -> int:
     """FLOPs of one example of the gradient with respect to alpha: no weight has one, nor what comes before the cells.
 
     The backward pass then costs what the forward pass does, without the stem, residual blocks before the first cell,
     and what reads the first cell's input, on which no alpha has an effect.
     """
+    if isinstance(network, DARTSSupernet):
+        return network.alpha_flops(paths)
     forward, _ = network.mixture_flops(paths)
     leading = next(i for i, cells in enumerate(network.stages) if cells)
     from_input = [edge for incoming in INCOMING for edge, source in incoming if source == 0]

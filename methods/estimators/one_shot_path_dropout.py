@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...protocols import Cost, SearchSpace, Setting
+from ..networks.darts_supernet import DARTSSupernet
 from ..networks.one_shot import Batch, OneShot, Work
 from ..networks.supernet import NB201Supernet, Paths
+from ..spaces.darts import DARTS
 from ..spaces.nb201 import INCOMING, NB201
 
 __all__ = ["OneShotPathDropout"]
@@ -19,8 +21,8 @@ class OneShotPathDropout(OneShot):
 
     A path is an operation other than none on an edge. Each batch drops the paths into a node of the cell independently
     with probability r(t)^(1/k), k being their number, so that all of them are dropped with probability r(t), which
-    grows linearly from 0 to r. The same paths are dropped in all cells, as the architectures repeat one cell. What is
-    dropped is not computed, gets no gradient and no weight decay.
+    grows linearly from 0 to r. The same paths are dropped in all cells, as the architectures repeat one cell (of DARTS,
+    in all cells of a kind). What is dropped is not computed, gets no gradient and no weight decay.
 
     Batch statistics at evaluation by default, as published. Training batches are whole: the publication takes
     statistics over parts of its large ones.
@@ -52,20 +54,28 @@ class OneShotPathDropout(OneShot):
 
     def prepare(self, space: SearchSpace, setting: Setting, *, seed: int) -> Sequence[Cost]:
         """Train the supernet; ValueError where the space has no paths to drop."""
-        if not isinstance(space, NB201):
-            raise ValueError(f"space: {space.name} has no parallel paths to drop; allowed: nb201 and its restrictions")
+        if not isinstance(space, NB201 | DARTS):
+            raise ValueError(f"space: {space.name} has no paths to drop; allowed: nb201, darts, and restrictions")
         return super().prepare(space, setting, seed=seed)
 
     def _step(self, batch: Batch) -> Work:
         network = self.supernet
-        assert isinstance(network, NB201Supernet)
-        paths = kept_paths(network.ops, self._rate, batch.progress, self._ramp_on, self._stream(batch))
+        assert isinstance(network, NB201Supernet | DARTSSupernet)
+        incoming = network.incoming if isinstance(network, DARTSSupernet) else INCOMING
+        paths = kept_paths(network.ops, self._rate, batch.progress, self._ramp_on, self._stream(batch), incoming)
         loss = self._objective.loss(network.mixture(batch.x, paths), batch.y)
         loss.backward()  # type: ignore[no-untyped-call]
         return Work(len(batch.x) * float(network.mixture_flops(paths)[1]), len(batch.x))
 
 
-def kept_paths(ops: Sequence[str], rate: float, progress: float, ramp_on: str, rng: np.random.Generator) -> Paths:
+def kept_paths(
+    ops: Sequence[str],
+    rate: float,
+    progress: float,
+    ramp_on: str,
+    rng: np.random.Generator,
+    incoming: Sequence[Sequence[tuple[int, int]]] = INCOMING,
+) -> Paths:
     """Per edge, the operations that one batch keeps; they are added up as they are.
 
     Args:
@@ -74,12 +84,13 @@ def kept_paths(ops: Sequence[str], rate: float, progress: float, ramp_on: str, r
         progress: t / T, in [0, 1].
         ramp_on: See `OneShotPathDropout`.
         rng: Draws one number for each path.
+        incoming: Per node the edges into it, (edge, source).
     """
     names = [op for op in ops if op != "none"]
-    kept: list[dict[str, None]] = [{} for _ in range(6)]
-    for incoming in INCOMING:
-        k = len(incoming) * len(names)
+    kept: list[dict[str, None]] = [{} for _ in range(sum(map(len, incoming)))]
+    for node in incoming:
+        k = len(node) * len(names)
         p = (rate * progress) ** (1 / k) if ramp_on == "r" else progress * rate ** (1 / k)
-        for edge, _ in incoming:
+        for edge, _ in node:
             kept[edge] = {op: None for op, coin in zip(names, rng.random(len(names)), strict=True) if coin >= p}
     return kept

@@ -25,6 +25,9 @@ _INGREDIENTS = (
     "label_smoothing", "dropout", "drop_path", "cutout", "mixup", "cutmix", "policy", "shake_shake",
 )  # fmt: skip
 
+# Logits of one pass over text in evaluation: 16 MB.
+_AT_ONCE = 2**22
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -108,8 +111,8 @@ class OneShot:
     """Trains a supernet in `prepare`; a score is the validation metric of a sub-network with the shared weights.
 
     What the one-shot estimators share; each says what one training step is. Scores under-estimate what the
-    architectures reach by themselves. All candidates see the same validation examples in the same batches. Nothing is
-    trained for a proposal, so its fidelity changes nothing.
+    architectures reach by themselves. All candidates see the same validation examples in the same batches: those of
+    the pipeline's size, of text larger ones. Nothing is trained for a proposal, so its fidelity changes nothing.
 
     Charged are the training (kind "supernet") and each evaluation ("evaluate"), recalibration included. In the unit
     epochs each example that passes counts, those of validation too, over the number of training examples: no answer is
@@ -162,8 +165,11 @@ class OneShot:
         epochs = setting.pipeline.epochs if self._epochs is None else self._epochs
         cost = fit(self.supernet, setting, seed, epochs, self._step)
         pipeline: Pipeline = setting.pipeline
+        size = pipeline.batch_size
+        if setting.task.kind == "text":  # nothing is normalised over a batch, and few long passes are fast
+            size = max(1, _AT_ONCE // (setting.task.shape[0] * (setting.task.classes or 1)))
         x, y = tensors(setting.data.valid, self.supernet)
-        self._xs, self._ys = in_batches(x, pipeline.batch_size), in_batches(y, pipeline.batch_size)
+        self._xs, self._ys = in_batches(x, size), in_batches(y, size)
         self._calibration: list[torch.Tensor] = []
         if self._batch_norm == "recalibrate" and norms(self.supernet):
             x, _ = tensors(setting.data.train, self.supernet)

@@ -259,7 +259,8 @@ def in_batches(x: torch.Tensor, size: int) -> tuple[torch.Tensor, ...]:
 
 
 def tensors(split: Split, network: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs and targets in the precision of the network."""
+    """Inputs and targets in the precision of the network; tokens and classes are numbers of things, and stay int64."""
     dtype = next(network.parameters()).dtype
     x, y = (torch.from_numpy(values) for values in (split.x, split.y))
-    return x.to(dtype), y.to(dtype) if y.is_floating_point() else y
+    x, y = (t.to(dtype) if t.is_floating_point() else t for t in (x, y))
+    return x, y

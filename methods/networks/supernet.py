@@ -12,8 +12,10 @@ from torch.func import functional_call
 
 from ...protocols import Architecture, SearchSpace, Task
 from ..base import required_vector
+from ..spaces.darts import DARTS
 from ..spaces.mlp import MLP, WIDTHS
 from ..spaces.nb201 import INCOMING, NB201, OPS
+from ..spaces.rnn import RNN
 from .nb201 import Cell, network
 
 Paths = Sequence[Mapping[str, torch.Tensor | None]]
@@ -57,7 +59,15 @@ def supernet(space: SearchSpace, task: Task) -> Supernet:
         return NB201Supernet(space, task)
     if isinstance(space, MLP):
         return MLPSupernet(space, task)
-    raise ValueError(f"space: {space.name} has no supernet; allowed: nb201 and mlp, and their restrictions")
+    if isinstance(space, RNN):
+        from .recurrent_supernet import RecurrentSupernet  # which imports this module
+
+        return RecurrentSupernet(space, task)
+    if isinstance(space, DARTS):
+        from .darts_supernet import DARTSSupernet  # which imports this module
+
+        return DARTSSupernet(space, task)
+    raise ValueError(f"space: {space.name} has no supernet; allowed: mlp, nb201, rnn, darts, and their restrictions")
 
 
 class SharedCell(nn.Module):

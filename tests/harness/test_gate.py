@@ -403,8 +403,8 @@ def test_replacing_keeps_the_origin(desk, run, tmp_path):
     assert run(*record, "--out", out, "--replace").code == 0
     second = gate_baseline.read(out).header
     assert second["origin"] == old
-    assert second["recorded"]["created"] > old["created"]
-    assert first["origin"] == {k: first["recorded"][k] for k in ("created", "nasbed")}
+    assert second["created"] > old["created"]
+    assert first["origin"] == {"created": first["created"], "nasbed": first["recorded"]["nasbed"]}
     assert run("check", out, "--jobs", 1).code == 0
 
 
@@ -424,3 +424,25 @@ def test_fresh_seeds_are_disjoint_from_the_recorded_ones(desk, monkeypatch):
     assert (recorded, again) == ({0, 1, 2, 3, 4}, {0})
     assert looks[0] == set(range(100, 120))
     assert all(a.isdisjoint(b) for a, b in pairwise(looks))
+
+
+def test_another_version_is_said(desk, run):
+    def older(header, _):
+        header["recorded"]["packages"]["numpy"] = "1.0"
+        header["recorded"]["python"] = "3.1.4"
+
+    path = rewritten(desk, older)
+    assert "note:" not in run("check", path, "--jobs", 1, "--seeds", "0-3").out
+    said = run("check", path, "--jobs", 1, "--seeds", "0-3", "--exact", version="stream")
+    assert re.findall(r"^note: (\w+) \S+, the baseline was recorded with (\S+)$", said.out, re.M) == [
+        ("python", "3.1.4"), ("numpy", "1.0"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", ["record", "check"])
+def test_help_shows_examples(run, verb):
+    said = run(verb, "--help")
+    assert said.code == 0
+    examples = re.findall(r"^ +nasbed gate .*", said.out, re.M)
+    assert len(examples) == 3
+    assert all(e.strip().startswith(f"nasbed gate {verb} ") for e in examples)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,23 +50,32 @@ def test_the_numbers_keep_the_promise(page):
                 assert passed <= 5, (strategy, what)
 
 
+class Spy:
+    """Notes what a strategy is told."""
+
+    def __init__(self, inner, taught):
+        self.ask, self.inner, self.taught = inner.ask, inner, taught
+
+    def tell(self, observations):
+        self.taught += observations
+        self.inner.tell(observations)
+
+
 def test_faults_are_what_they_are_called(made):
     from nasbed.methods.spaces.synthetic import Synthetic
     from nasbed.protocols import Observation
 
     space = Synthetic(genes=6, values=4)
     for waste in (0.0, 0.3, 0.5):
-        search, asked, seen = made.Changed(space, seed=1, of="aging_evolution", waste=waste), [], 0
-        inner = search._inner.tell
-        search._inner.tell = lambda o, inner=inner: (inner(o), counted.append(1))
-        counted = []
+        search, taught, last, repeated = made.Changed(space, seed=1, of="aging_evolution", waste=waste), [], None, 0
+        search._inner = Spy(search._inner, taught)
         for _ in range(400):
             [p] = search.ask()
-            seen += bool(asked) and p == asked[-1]
-            asked.append(p)
+            repeated += p is last
+            last = p
             search.tell([Observation(p, space.truth(p.architecture))])
-        assert seen / 400 == pytest.approx(waste, abs=0.08)
-        assert len(counted) == 400 - seen or waste == 0
+        assert repeated / 400 == pytest.approx(waste, abs=0.08)
+        assert len(taught) == 400 - repeated
     blind = made.Changed(space, seed=1, of="aging_evolution", blind=True)
     for _ in range(20):
         [p] = blind.ask()
@@ -80,3 +90,10 @@ def test_the_page_is_what_the_script_writes(page):
     environment = {**os.environ, "PYTHONPATH": str(DOCS)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert page.strip() == done.stdout.strip()
+
+
+def test_the_example_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    [code] = re.findall(r"^```python\n(.*?)^```$", (DOCS / "gate.md").read_text(encoding="utf-8"), re.M | re.S)
+    exec(code, {})
+    assert (tmp_path / "baseline.jsonl").is_file()

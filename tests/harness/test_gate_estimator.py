@@ -193,6 +193,15 @@ def test_seeds_widen_the_interval():
     assert judged(truth, uneven, uneven).high - judged(truth, uneven, uneven).low > 10 * (even.high - even.low)
 
 
+def test_no_score_is_the_worst_score():
+    truth, old = world(0.1)
+    order = np.argsort(truth)
+    bad, good = old.copy(), old.copy()
+    bad[order[:40]], good[order[-40:]] = np.nan, np.nan
+    assert judged(truth, old, bad).outcome == "pass"
+    assert judged(truth, old, good).outcome == "fail"
+
+
 def test_undefined_scores_and_shapes():
     truth, old = world(0.5)
     constant = np.zeros_like(old)

@@ -84,8 +84,11 @@ def test_either_metric_fails_and_only_both_pass():
     assert judge(both(same, same), base, 0, rules).outcome == "pass"
     assert judge(both(same, bad), base, 0, rules).outcome == "fail"
     assert judge(both(bad, same), base, 0, rules).outcome == "fail"
-    doubtful = normal(np.random.default_rng(2), 0.35, 20)
-    assert judge(both([x[:20] for x in same], doubtful), base, 0, Rules(looks=(20, 100))).outcome is None
+    better, doubtful = normal(rng, -1, 100), normal(np.random.default_rng(2), 0.1, 100)
+    strict = Rules(looks=(100,), margin=0.52)
+    assert judge(both(better, better), base, 0, strict).outcome == "pass"
+    assert judge(both(better, doubtful), base, 0, strict).outcome is None
+    assert judge(both(doubtful, better), base, 0, strict).outcome is None
 
 
 def test_the_fail_test_is_read_first():

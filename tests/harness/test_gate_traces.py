@@ -38,13 +38,14 @@ def test_packing_loses_nothing(rows):
 
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory):
-    """Two tables, one of a metric where lower is better, and a study on them that was really compared."""
+    """Three tables, of the embedded one lower is better, and a study on them that was really compared."""
     folder = tmp_path_factory.mktemp("worlds")
     names = [folder / "a", folder / "b"]
     write_synthetic_table(names[0], SPACE, seeds=2, epochs=3, noise=0.02)
     write_synthetic_table(names[1], Synthetic(genes=5, values=3, world=3), seeds=2, epochs=2, noise=0.02)
-    given = {"strategies": "random,aging_evolution[population_size=4]", "tables": list(map(str, names)), "seeds": 4}
-    planned = plan(read_study(None, {**given, "budget": "25epochs"}))
+    given = {"strategies": "random,aging_evolution[population_size=4]", "seeds": 4}
+    given["tables"] = [*map(str, names), "rnn4-text"]
+    planned = plan(read_study(None, {**given, "budget": "50epochs"}))
     assert carry_out(planned, folder / "out") == []
     return planned, RunStore(folder / "out" / "store")
 
@@ -57,11 +58,11 @@ def test_traces_and_metrics_are_those_of_a_comparison(worlds):
     ran = run_all(planned, planned.runs, jobs=1, watch=unwatched, what="")
     for r, run in zip(planned.runs, ran, strict=True):
         record, space = store.load(r.key), planned.tables[r.table].space
-        epochs = 3 if r.table == "a" else 2
+        epochs = planned.tables[r.table].pipelines[planned.pipelines[r.table]].epochs
         told = [o for c in record.calls for o in c.observations]
         expected = [(i, space.index(o.proposal.architecture), epochs, o.score.hex()) for i, o in enumerate(told)]
         assert list(run.rows) == expected
-        assert len(run.rows) == 25 // epochs
+        assert len(run.rows) == 50 // epochs
     values = dict(zip([r.key for r in planned.runs], score_all(planned, planned.runs, ran), strict=True))
     reported = {r.key: tuple(r.values[m] for m in METRICS) for r in compare(load(store), resamples=100).runs}
     assert values == reported

@@ -14,10 +14,22 @@ import pytest
 
 from nasbed.harness import one_shot
 from nasbed.harness.evidence import truth
-from nasbed.harness.one_shot_policy import Policy
+from nasbed.harness.one_shot_policy import Policy, qualities
 from nasbed.methods.spaces.mlp import MLP
 from nasbed.methods.spaces.nb201 import NB201
-from nasbed.protocols import Architecture, Cost, DataView, Observation, Proposal, SearchSpace, Setting, Split, Traits
+from nasbed.methods.spaces.rnn import RNN
+from nasbed.protocols import (
+    Architecture,
+    Cost,
+    DataView,
+    Observation,
+    Proposal,
+    SearchSpace,
+    Setting,
+    Split,
+    Task,
+    Traits,
+)
 from nasbed.protocols.training import PIPELINES, load
 from nasbed.reports.audit.reinforcement import Replicate, reinforcement
 from nasbed.tabular import open_table, write_table
@@ -26,6 +38,8 @@ HERE = f"{__name__}:"
 CELLS = NB201(ops=("none", "nor_conv_1x1"), channels=2, cells=(1, 0, 0))
 LONGER = MLP(hidden=3, widths=(8,), activations=("relu", "tanh"), dropout=False)
 PERCEPTRONS = MLP(hidden=2, widths=(8, 16), activations=("relu", "tanh"), dropout=False)
+RECURRENT = RNN(nodes=2, units=4)
+TEXT = Task("text:toy", "text", "perplexity", False, (5,), 9, "0" * 64)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +64,18 @@ def table(folder: Path, view: DataView, space: Any, *, missing: int | None = Non
     fields: dict[str, Any] = {"name": "toy", "clock": "flops", "examples": {"valid": 96, "test": 96}, "task": task}
     made = open_table(write_table(folder / "table", space, arrays, fields))
     made.pipelines = {"base": pipeline}
+    return made
+
+
+def text_table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A table of random perplexities of recurrent cells, and texts that count upwards to train on."""
+    tokens = (np.arange(5) + np.arange(96)[:, None]) % 9
+    data = DataView(TEXT, Split(tokens[:64], tokens[1:65]), Split(tokens[64:-1], tokens[65:]))
+    monkeypatch.setattr(one_shot, "needed_data", lambda table, root: data)
+    perplexities = np.random.default_rng(0).uniform(2, 8, (RECURRENT.size, 2, 1)).astype(np.float32)
+    arrays = {"valid.base": perplexities, "test.base": perplexities, "cost.base": np.ones(RECURRENT.size)}
+    made = open_table(write_table(folder / "text", RECURRENT, arrays, {"name": "toy", "clock": "flops", "task": TEXT}))
+    made.pipelines = {"base": replace(PIPELINES["text"], epochs=1, batch_size=4)}
     return made
 
 
@@ -83,6 +109,13 @@ class Linear:
             )
             for p in proposals
         ]
+
+
+class Perplexed(Linear):
+    """The same, as minus the perplexity: what is trained often has a low one."""
+
+    def estimate(self, proposals: Sequence[Proposal]) -> Sequence[Observation]:
+        return [replace(o, score=-np.exp(1 - o.score)) for o in super().estimate(proposals)]
 
 
 class Stubborn(Linear):
@@ -293,3 +326,47 @@ def test_draws_follow_the_probabilities() -> None:
     assert np.abs(deviation).max() < 4.5
     exact = -(p * np.log(p)).sum() / np.log(len(p))
     assert np.mean([policy.entropy(rng) for _ in range(10)]) == pytest.approx(exact, abs=0.03)
+
+
+def test_perplexities_are_compared_by_their_logarithm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, told = text_table(tmp_path, monkeypatch), []
+    learn = Policy.learn
+    monkeypatch.setattr(Policy, "learn", lambda self, asked, r: (told.append((asked, r)), learn(self, asked, r))[1])
+    folder = carry_out(made, tmp_path / "out", estimator=HERE + "Perplexed", epochs=2)
+    [found], known = arms(folder, made), truth(made, "base")
+    members = [RECURRENT.at(int(i)) for i in found["members"]]
+    row = [known.architectures.index(RECURRENT.text(a)) for a in members]
+    assert found["f"] == pytest.approx(-np.log(known.values[row].astype(np.float64)).mean(1))
+    for arm, (_, paths) in zip((1, 2, 0), Linear.seen, strict=True):
+        trained = Counter((i, g) for a in paths for i, g in enumerate(a.genes))
+        linear = [sum(trained[k] for k in enumerate(a.genes)) / 1e4 for a in members]
+        assert found["e"][arm] == pytest.approx(np.array(linear) - 1)
+    assert len(told) == (80 - 1) // one_shot.EVERY
+    trained = Counter((i, g) for a in Linear.seen[0][1][: one_shot.EVERY] for i, g in enumerate(a.genes))
+    asked, rewards = told[0]  # after as many trained architectures
+    expected = [sum(trained[k] for k in enumerate(a.genes)) / 1e4 - 1 for a in asked]
+    assert rewards == pytest.approx(expected)
+
+
+def test_scores_of_other_metrics_are_as_they_are() -> None:
+    proposal = Proposal(CELLS.at(0))
+    scores = [Observation(proposal, 0.4), Observation(proposal, np.nan, status="crashed", reason="why")]
+    accuracy, error = replace(TEXT, metric="accuracy", higher_is_better=True), replace(TEXT, metric="mse")
+    assert qualities(scores, accuracy) == pytest.approx([0.4, np.nan], nan_ok=True)
+    assert qualities([replace(scores[0], score=-0.3)], error) == pytest.approx([-0.3])
+    assert qualities([replace(scores[0], score=-8.0), scores[1]], TEXT) == pytest.approx(
+        [-np.log(8), np.nan], nan_ok=True
+    )
+
+
+def test_real_supernets_of_recurrent_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = text_table(tmp_path, monkeypatch)
+    folder = carry_out(made, tmp_path / "out", estimator="one_shot_enas", evaluated=12, drawn=4, epochs=2)
+    [found] = arms(folder, made)
+    assert found["e"].shape == (3, len(found["members"]))
+    assert np.median(found["e"]) > -np.log(9)  # minus the loss, and less of it than by guessing
+    assert len({*map(bytes, found["e"])}) == 3
+    said = json.loads((folder / "one_shot.json").read_text())
+    assert said["replicates"][0]["steps"] == 2 * 64 // 4
+    assert all(v > 0 for arm in said["replicates"][0]["costs"].values() for v in arm.values())
+    Replicate(**found)

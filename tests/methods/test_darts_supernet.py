@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
+from functools import cache
 from math import comb
 
 import numpy as np
@@ -22,11 +25,11 @@ from nasbed.methods.networks.supernet import Paths, supernet
 from nasbed.methods.spaces.darts import DARTS
 from nasbed.protocols import Architecture, DataView, Proposal, Setting, Split, Task
 from nasbed.protocols.streams import generator, torch_generator
-from nasbed.protocols.training import PIPELINES, constant_prediction, load, materialise, network_flops
+from nasbed.protocols.training import PIPELINES, constant_prediction, load, materialise, network_flops, one_thread
 
 TASK = Task("toy", "image", "accuracy", True, (1, 9, 7), 5, "")
 SPACES = [
-    DARTS(nodes=3, cells=4, channels=2),
+    DARTS(nodes=1, cells=3, channels=2),
     DARTS(ops=("max_pool_3x3", "skip_connect", "dil_conv_3x3"), nodes=2, cells=2, channels=3, stem=1),
     DARTS(ops=("avg_pool_3x3", "sep_conv_5x5"), nodes=1, cells=1, channels=2),
 ]
@@ -35,8 +38,20 @@ TINY = DARTS(ops=("skip_connect", "sep_conv_3x3"), nodes=2, cells=2, channels=2)
 PIPELINE = replace(PIPELINES["adam"], learning_rate=0.02, epochs=1, batch_size=64)
 
 
+@pytest.fixture(autouse=True)
+def _alone() -> Iterator[None]:
+    with one_thread():  # threads cost more than they bring at these sizes
+        yield
+
+
 def initial(space: DARTS, dtype: torch.dtype = torch.float64) -> DARTSSupernet:
-    network = materialise(supernet(space, TASK), torch_generator(0, "test"), dtype=dtype)
+    return deepcopy(_initial(space.name)).to(dtype)
+
+
+@cache
+def _initial(name: str) -> DARTSSupernet:
+    (space,) = (space for space in SPACES if space.name == name)
+    network = materialise(supernet(space, TASK), torch_generator(0, "test"), dtype=torch.float64)
     assert isinstance(network, DARTSSupernet)
     with torch.no_grad():  # scales and offsets that would show if they were mixed up
         for norm in network.modules():
@@ -67,14 +82,14 @@ def random_paths(network: DARTSSupernet, p: float, seed: int) -> Paths:
 
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda s: s.name)
-@pytest.mark.parametrize("training", [True, False])
-def test_a_sub_network_is_the_network_that_the_space_builds(space: DARTS, training: bool) -> None:
+def test_a_sub_network_is_the_network_that_the_space_builds(space: DARTS) -> None:
     network = initial(space)
-    for a in some(space, 3):
-        alone = by_itself(space, network, a).train(training)
-        found = network.train(training)(images(), a)
-        assert (found - alone(images())).abs().max() <= 1e-12
-        assert found.std() > 0
+    for a in some(space, 2):
+        alone = by_itself(space, network, a)
+        for training in (True, False):
+            found = network.train(training)(images(), a)
+            assert (found - alone.train(training)(images())).abs().max() <= 1e-12
+            assert found.std() > 0
         for key, value in alone.state_dict().items():  # the running statistics moved alike
             assert torch.equal(value, network.weights_of(a)[key]), key
 
@@ -101,8 +116,9 @@ def test_gradients_are_those_of_the_network_by_itself_and_no_others() -> None:
 
 
 def test_architectures_share_operations_by_edge_and_cell() -> None:
-    space = DARTS(ops=("sep_conv_3x3", "dil_conv_3x3"), nodes=2, cells=4, channels=2)
-    network = initial(space)
+    space = DARTS(ops=("sep_conv_3x3", "dil_conv_3x3"), nodes=2, cells=3, channels=2)
+    network = materialise(supernet(space, TASK), torch_generator(0, "test"))
+    assert isinstance(network, DARTSSupernet)
 
     def genotype(second: str) -> dict[str, torch.Tensor]:
         cell = f"[('sep_conv_3x3', 0), ('dil_conv_3x3', 1), {second}]"
@@ -111,20 +127,20 @@ def test_architectures_share_operations_by_edge_and_cell() -> None:
 
     mine = genotype("('sep_conv_3x3', 0), ('sep_conv_3x3', 1)")
     yours = genotype("('sep_conv_3x3', 1), ('sep_conv_3x3', 2)")
-    for i in range(4):
+    for i in range(3):
         node = f"cells.{i}.nodes.0.first.0.1.weight"
         assert mine[node].data_ptr() == yours[node].data_ptr()
         one, two = (f"cells.{i}.nodes.1.{side}.0.1.weight" for side in ("first", "second"))
         assert mine[two].data_ptr() == yours[one].data_ptr()  # the edge from state 1, second there, first here
         assert mine[one].data_ptr() != yours[one].data_ptr()
-    places = {mine[f"cells.{i}.nodes.{k}.first.0.1.weight"].data_ptr() for i in range(4) for k in (0, 1)}
-    assert len(places) == 8
+    places = {mine[f"cells.{i}.nodes.{k}.first.0.1.weight"].data_ptr() for i in range(3) for k in (0, 1)}
+    assert len(places) == 6
 
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda s: s.name)
 def test_sharp_weights_are_the_architecture_that_is_derived_from_them(space: DARTS) -> None:
     network = initial(space).eval()
-    for a in some(space, 2):
+    for a in some(space, 1):
         alpha = torch.from_numpy(1e4 * space.alphas(a))
         assert space.derive(alpha.numpy()) == a
         soft = network.mixture(images(), mixed(network.ops, alpha))
@@ -179,14 +195,14 @@ def test_nodes_that_nothing_enters_are_zero() -> None:
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda s: s.name)
 def test_flops_are_those_that_training_counts(space: DARTS) -> None:
-    network = supernet(space, TASK)
-    for a in some(space, 2):
+    network = initial(space)
+    for a in some(space, 1):
         assert network.flops(a) == network_flops(space.build(a, TASK), TASK)
 
 
-@pytest.mark.parametrize(("p", "seed"), [(0.15, 0), (0.15, 1), (0.4, 2), (0.0, 3), (1.0, 4)])
+@pytest.mark.parametrize(("p", "seed"), [(0.15, 0), (0.3, 1), (0.0, 2), (1.0, 3)])
 def test_flops_of_any_paths_are_those_computed(p: float, seed: int) -> None:
-    network = supernet(DARTS(ops=SMALL.ops, nodes=2, cells=5, channels=2), TASK)
+    network = supernet(DARTS(ops=SMALL.ops, nodes=2, cells=4, channels=2), TASK)
     assert isinstance(network, DARTSSupernet)
     paths = random_paths(network, p, seed)
     x = torch.empty(2, *TASK.shape, device="meta")
@@ -321,7 +337,7 @@ def test_factors_are_trained_and_can_be_discretised(setting: Setting) -> None:
 def test_trained_cells_beat_a_constant(cls: type[OneShot], setting: Setting) -> None:
     whole = load("digits_clutter")
     view = DataView(whole.task, Split(whole.train.x[:1024], whole.train.y[:1024]), whole.valid)
-    estimator = cls(epochs=10)
+    estimator = cls(epochs=6)
     estimator.prepare(DARTS(ops=TINY.ops, nodes=2, cells=2, channels=6), replace(setting, data=view), seed=0)
     answers = estimator.estimate([Proposal(a) for a in some(TINY, 4)])
     assert max(o.score for o in answers) > constant_prediction(view) + 0.15
