@@ -337,7 +337,7 @@ def test_factors_are_trained_and_can_be_discretised(setting: Setting) -> None:
 def test_trained_cells_beat_a_constant(cls: type[OneShot], setting: Setting) -> None:
     whole = load("digits_clutter")
     view = DataView(whole.task, Split(whole.train.x[:1024], whole.train.y[:1024]), whole.valid)
-    estimator = cls(epochs=6)
+    estimator = cls(epochs=10)
     estimator.prepare(DARTS(ops=TINY.ops, nodes=2, cells=2, channels=6), replace(setting, data=view), seed=0)
     answers = estimator.estimate([Proposal(a) for a in some(TINY, 4)])
     assert max(o.score for o in answers) > constant_prediction(view) + 0.15
