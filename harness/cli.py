@@ -189,7 +189,8 @@ def _claim(folder: Path, digest: str) -> None:
 
 
 def _export(folder: Path, uri: str | None) -> None:
-    from ..reports.mlflow_export import ExportError, export
+    from ..reports.mlflow_client import ExportError
+    from ..reports.mlflow_export import export
 
     try:
         with progress("MLflow") as step:

@@ -13,11 +13,10 @@ import typer
 from .console import Json, Verbs, print_json, progress, remark, say, usage
 
 if TYPE_CHECKING:
-    from ..protocols import Scores, Truth
+    from ..protocols.evidence import Scores, Searches, Truth
     from ..reports.audit.page import Report
-    from ..reports.audit.results import Settings, TableAudit
+    from ..reports.audit.results import Decision, Factorial, NoisePoint, Settings, TableAudit
     from ..tabular import MappedTable
-    from .swap import Searches
 
 _EXAMPLES = """
 \b
@@ -158,7 +157,9 @@ def _audited(place: Place, settings: Settings, strategies: Sequence[str], search
     from ..reports.audit.audit import audit_table
     from ..reports.audit.decision import decision, factorial, noise_curve
 
-    decisions, noise, crossed = {}, (), None
+    decisions: dict[str, Decision] = {}
+    noise: tuple[NoisePoint, ...] = ()
+    crossed: Factorial | None = None
     if strategies and (run := _searches(place, strategies, searches)) is not None:
         made, levels = run
         names = [s.name for s in place.scores if s.asked.all()]
@@ -299,7 +300,7 @@ def one_shot(
 
     with usage():
         if tables is None or len(_listed(tables)) != 1:
-            raise ValueError("table: name one complete table of accuracies by --table, such as nb201-clutter")
+            raise ValueError("table: name one complete table by --table, such as nb201-clutter or rnn4-text")
         table, method = open_table(tables), Method.read(estimator, "estimator")
         folder = out_dir or Path("nasbed-audit") / f"{table.name}-one-shot"
         if (folder / "one_shot.json").exists():
@@ -312,11 +313,11 @@ def one_shot(
                 )  # fmt: skip
         truth = evidence.truth(table, pipeline)
         replicates = [Replicate(**r) for r in protocol.read(folder, truth)]
-    found = reinforcement(replicates, rng=np.random.default_rng(seed), resamples=resamples)
+    found = reinforcement(replicates, rng=np.random.default_rng(seed), resamples=resamples, metric=truth.metric)
     done = json.loads((folder / "one_shot.json").read_text(encoding="utf-8"))
     how = [
         ("Table", f"{table.name}, {table.digest[:12]}"), ("Estimator", str(done["estimator"]["name"])),
         ("Pipeline", str(done["pipeline"])), ("Epochs", str(done["epochs"])),
         ("Seeds", ", ".join(map(str, found.seeds))), ("Resamples", f"{resamples}, seed {seed}"),
     ]  # fmt: skip
-    _finish(report(found, table.name, how), folder, list(found.verdicts), False, as_json=as_json)
+    _finish(report(found, table.name, truth.metric, how), folder, list(found.verdicts), False, as_json=as_json)

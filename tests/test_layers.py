@@ -98,7 +98,11 @@ def faults(found: Import, source: str) -> Iterator[str]:
         yield f"{found}: {folder} may import {', '.join(sorted(MAY_IMPORT[folder]))}"
     if folder == "reports" and target == "harness" and found.name not in READABLE:
         yield f"{found}: of the harness, reports see {', '.join(sorted(READABLE))}"
-    if folder == "harness" and target == "reports" and not ((found.lazy or found.typing) and found.module.startswith(FACES)):
+    if (
+        folder == "harness"
+        and target == "reports"
+        and not ((found.lazy or found.typing) and found.module.startswith(FACES))
+    ):
         yield f"{found}: only {', '.join(FACES)} import reports, inside functions"
     if folder == "harness" and target == "methods" and found.name != "methods.registry":
         yield f"{found}: methods are reached by registry name"

@@ -244,7 +244,7 @@ def _judged(found: Sequence[EstimatorAudit], settings: Settings) -> list[Estimat
 
 def _said(e: EstimatorAudit, free: Sequence[tuple[str, float]], settings: Settings) -> EstimatorAudit:
     tau = e.correlations["tau_b"]
-    flags = [*e.flags, *([] if e.baseline else verdicts.leaning(e.biases))]
+    flags: list[Flag | None] = [*e.flags, *([] if e.baseline else verdicts.leaning(e.biases))]
     wrong = any(f.kind == "sign" for f in e.flags)
     if not e.baseline and not wrong:
         flags += [verdicts.beyond_baseline(e.beyond_params, e.beyond_flops, tau, free)]

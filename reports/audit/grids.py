@@ -13,6 +13,7 @@ from .figures import stem
 from .results import Attainable, Decision, EstimatorAudit, FeatureBias, TableAudit
 
 RANDOM = "random ranking"
+UNKNOWN = Attainable(Interval(*[math.nan] * 4, "", 0), *[math.nan] * 6)
 
 
 def table_grids(table: TableAudit) -> tuple[Grid, ...]:
@@ -78,20 +79,18 @@ def attainable(table: TableAudit) -> Grid:
     )  # fmt: skip
     rows = []
     for e in table.estimators:
-        tau, rho, top = (
-            e.attainable.get("tau_b"), e.attainable.get("spearman"), e.top_attainable.get("tau_b")
-        )  # fmt: skip
+        tau, rho = (e.attainable.get(name, UNKNOWN) for name in ("tau_b", "spearman"))
+        top = e.top_attainable.get("tau_b", UNKNOWN)
         rows.append((
-            _name(e), interval_cell(tau and tau.observed), plain_cell("ceiling", tau and tau.ceiling), _share(tau),
-            interval_cell(rho and rho.observed), plain_cell("ceiling_spearman", rho and rho.ceiling),
-            plain_cell("disattenuated", rho and rho.disattenuated, beyond=1.0),
-            interval_cell(top and top.observed), plain_cell("top_ceiling", top and top.ceiling),
-            interval_cell(e.beyond_params),
+            _name(e), interval_cell(tau.observed), plain_cell("ceiling", tau.ceiling), _share(tau),
+            interval_cell(rho.observed), plain_cell("ceiling_spearman", rho.ceiling),
+            plain_cell("disattenuated", rho.disattenuated, beyond=1.0),
+            interval_cell(top.observed), plain_cell("top_ceiling", top.ceiling), interval_cell(e.beyond_params),
         ))  # fmt: skip
     caption = (
         f"What the noise of {_seeds(table.seeds)} lets anybody reach on {table.table}: the ceiling is the correlation"
         " of a perfect estimator with the recorded means, Spearman's by the reliability of these (Spearman and Brown),"
-        " τ's by simulation. Without noise: corrected for the noise of truth and estimator; values above 1 are"
+        " τ's from the same by Greiner's relation. Without noise: corrected for the noise of truth and estimator; values above 1 are"
         f" printed as ≥ 1. Top: within the best {_top(table)} by the truth. Given parameters: partial rank"
         " correlation, what the estimator adds to counting them."
     )
@@ -314,8 +313,8 @@ def plain_cell(key: str, value: float | None, places: int = 2, *, beyond: float 
     return Cell(f"≥ {beyond:g}" if value > beyond else signed(value, places), {key: value})
 
 
-def _share(a: Attainable | None) -> Cell:
-    if a is None or math.isnan(a.share):
+def _share(a: Attainable) -> Cell:
+    if math.isnan(a.share):
         return Cell(NOTHING, {"share": math.nan})
     return Cell(percent(a.share), {"share": a.share})
 

@@ -13,20 +13,21 @@ from ..results import plain
 from .figures import stem
 from .grids import interval_cell, plain_cell
 from .page import Block, Report
-from .reinforcement import Reinforcement
+from .reinforcement import Reinforcement, unit_of
 
 ARMS = {"uniform": "uniform", "optimised": "by the policy", "shuffled": "as often, shuffled"}
 
 
-def report(found: Reinforcement, table: str, how: Sequence[tuple[str, str]]) -> Report:
+def report(found: Reinforcement, table: str, metric: str, how: Sequence[tuple[str, str]]) -> Report:
     """The report of one table.
 
     Args:
         found: What to say.
         table: Name.
+        metric: Of the qualities.
         how: Names and values of what was done, for the card and the provenance.
     """
-    drawings = [optimism(found, table), entropy(found, table)]
+    drawings = [optimism(found, table, metric), entropy(found, table)]
     block = Block(
         stem("table", table),
         table,
@@ -37,7 +38,7 @@ def report(found: Reinforcement, table: str, how: Sequence[tuple[str, str]]) -> 
         ],
         how,
         [d.name for d in drawings],
-        [arms(found, table), contrasts(found, table)],
+        [arms(found, table, metric), contrasts(found, table, metric)],
     )
     return Report(
         f"One-shot models on {table}",
@@ -51,29 +52,30 @@ def report(found: Reinforcement, table: str, how: Sequence[tuple[str, str]]) -> 
     )
 
 
-def optimism(found: Reinforcement, table: str) -> Drawing:
+def optimism(found: Reinforcement, table: str, metric: str) -> Drawing:
     """Over-estimation of the policy's favourites, by arm."""
+    scale, unit = unit_of(metric)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(COLUMN, 1.7))
         axes = figure.add_subplot()
         for row, (name, label) in enumerate(ARMS.items()):
             gap = found.arms[name].optimism
-            axes.plot([100 * gap.low, 100 * gap.high], [row, row], color=COLOURS[row], lw=1.4)
-            axes.plot(100 * gap.estimate, row, marker="o", color=COLOURS[row], label=label)
+            axes.plot([scale * gap.low, scale * gap.high], [row, row], color=COLOURS[row], lw=1.4)
+            axes.plot(scale * gap.estimate, row, marker="o", color=COLOURS[row], label=label)
         axes.axvline(0, color=INK, lw=0.6)
         axes.set_yticks(range(len(ARMS)), list(ARMS.values()))
         axes.set_ylim(len(ARMS) - 0.45, -0.55)
         axes.tick_params(axis="y", length=0)
         axes.grid(False, axis="y")
-        axes.set_xlabel("optimism for the policy's favourites (pp)")
+        axes.set_xlabel(f"optimism for the policy's favourites ({unit})")
         caption = (
             f"Optimism gap on {table}: how much more the final policy's favourites are over-estimated than"
             " architectures drawn uniformly, in supernets trained in three ways; 95 % intervals over seeds and draws."
         )
         said = "; ".join(
-            f"{label} {interval_cell(found.arms[n].optimism, scale=100.0).text}" for n, label in ARMS.items()
+            f"{label} {interval_cell(found.arms[n].optimism, scale=scale).text}" for n, label in ARMS.items()
         )
-        return _drawing(stem("optimism", table), "Optimism", caption, f"{caption} {said} pp.", figure)
+        return _drawing(stem("optimism", table), "Optimism", caption, f"{caption} {said} {unit}.", figure)
 
 
 def entropy(found: Reinforcement, table: str) -> Drawing:
@@ -92,22 +94,23 @@ def entropy(found: Reinforcement, table: str) -> Drawing:
         return _drawing(stem("entropy", table), "Lock-in", caption, alt, figure)
 
 
-def arms(found: Reinforcement, table: str) -> Grid:
+def arms(found: Reinforcement, table: str, metric: str) -> Grid:
     """Every statistic of the three supernets."""
+    scale, unit = unit_of(metric)
     columns = (
-        Column("arm", "Trained on"), Column("optimism", "Optimism", "pp"),
-        Column("given", "at equal quality", "pp"),
+        Column("arm", "Trained on"), Column("optimism", "Optimism", unit),
+        Column("given", "at equal quality", unit),
         Column("exposure", "exposure bias"), Column("tau_b", "τ-b", better="higher"),
-        Column("regret", "Regret", "pp", "lower"), Column("error", "Mean error", "pp"),
+        Column("regret", "Regret", unit, "lower"), Column("error", "Mean error", unit),
         Column("spread", "spread ratio"),
     )  # fmt: skip
     rows = []
     for name, label in ARMS.items():
         a = found.arms[name]
         rows.append((
-            Cell(label, {"arm": name}), interval_cell(a.optimism, scale=100.0),
-            interval_cell(a.given_quality, scale=100.0), interval_cell(a.exposure_bias), interval_cell(a.tau_b),
-            interval_cell(a.regret, scale=100.0), interval_cell(a.error, scale=100.0), interval_cell(a.spread),
+            Cell(label, {"arm": name}), interval_cell(a.optimism, scale=scale),
+            interval_cell(a.given_quality, scale=scale), interval_cell(a.exposure_bias), interval_cell(a.tau_b),
+            interval_cell(a.regret, scale=scale), interval_cell(a.error, scale=scale), interval_cell(a.spread),
         ))  # fmt: skip
     caption = (
         f"Supernets on {table} over {len(found.seeds)} seeds. Optimism: mean of score less quality among the favourites"
@@ -119,15 +122,16 @@ def arms(found: Reinforcement, table: str) -> Grid:
     return Grid(stem("arms", table), "Three supernets", caption, columns, tuple(rows))
 
 
-def contrasts(found: Reinforcement, table: str) -> Grid:
+def contrasts(found: Reinforcement, table: str, metric: str) -> Grid:
     """What the arms say together."""
+    scale, unit = unit_of(metric)
     pp = {
         "reinforcement": ("reinforcement: by the policy less shuffled", found.reinforcement),
         "beyond_uniform": ("by the policy less uniform", found.beyond_uniform),
         "given_quality": ("reinforcement at equal quality", found.given_quality),
         "policy_gain": ("what the policy is worth: quality of favourites less that of all", found.policy_gain),
     }
-    rows = [(Cell(label, {"what": k}), interval_cell(i, scale=100.0), Cell("pp")) for k, (label, i) in pp.items()]
+    rows = [(Cell(label, {"what": k}), interval_cell(i, scale=scale), Cell(unit)) for k, (label, i) in pp.items()]
     rows += [
         (Cell("lock-in: early sharing and final probability, given quality", {"what": "lock_in"}),
          interval_cell(found.lock_in), Cell("ρ")),  # noqa: RUF001

@@ -149,7 +149,12 @@ class Reinforcement:
 
 
 def reinforcement(
-    replicates: Sequence[Replicate], *, rng: np.random.Generator, resamples: int = 1000, level: float = 0.95
+    replicates: Sequence[Replicate],
+    *,
+    rng: np.random.Generator,
+    resamples: int = 1000,
+    level: float = 0.95,
+    metric: str = "accuracy",
 ) -> Reinforcement:
     """The six reports of the self-reinforcement protocol.
 
@@ -162,6 +167,7 @@ def reinforcement(
         rng: Of all intervals.
         resamples: Of each.
         level: Nominal coverage.
+        metric: Of the qualities: accuracies as fractions, negative log perplexities.
 
     Raises:
         ValueError: No replicate, or differing numbers of recorded entropies.
@@ -196,7 +202,7 @@ def reinforcement(
         exposure_agreement(replicates),
         (),
     )
-    return replace(found, verdicts=_verdicts(found))
+    return replace(found, verdicts=_verdicts(found, unit_of(metric)))
 
 
 def winners_differ(replicates: Sequence[Replicate]) -> Estimate:
@@ -296,19 +302,27 @@ def _percentiles(estimate: float, values: Vector, level: float, n: int) -> Inter
     return Interval(estimate, low, high, level, "seeds and architectures", n, reason)
 
 
-def _verdicts(found: Reinforcement) -> tuple[str, ...]:
+def unit_of(metric: str) -> tuple[float, str]:
+    """Factor and name of the unit that differences of qualities are shown in."""
+    return (100.0, "pp") if metric == "accuracy" else (1.0, "nats" if metric == "perplexity" else metric)
+
+
+def _verdicts(found: Reinforcement, unit: tuple[float, str]) -> tuple[str, ...]:
     optimised, plain, control = (found.arms[ARMS[i]] for i in (O, U, R))
     lines = [
-        _excess("the policy's favourites are", found.beyond_uniform, "beyond what uniform sampling gives"),
-        _excess("they are", found.reinforcement, "beyond what as concentrated a training on other architectures gives"),
-        _excess("given their quality they are", found.given_quality, "beyond what such a training gives"),
+        _excess("the policy's favourites are", found.beyond_uniform, unit, "beyond what uniform sampling gives"),
+        _excess(
+            "they are", found.reinforcement, unit, "beyond what as concentrated a training on other architectures gives"
+        ),
+        _excess("given their quality they are", found.given_quality, unit, "beyond what such a training gives"),
         _told(
             "being trained more raises a score beyond merit where nobody chose",
             "being trained more lowers a score where nobody chose",
             "being trained more has no effect on a score where nobody chose, as far as can be told",
             control.sharing_bias,
         ),
-        f"the favourites are worth {span(found.policy_gain, scale=100)} pp more than architectures drawn uniformly",
+        f"the favourites are worth {span(found.policy_gain, scale=unit[0])} {unit[1]} more than architectures drawn"
+        " uniformly",
         f"tau-b with the qualities is {signed(optimised.tau_b.estimate, 2)} under the policy and"
         f" {signed(plain.tau_b.estimate, 2)} under uniform sampling; neither shows over-estimated favourites",
     ]
@@ -332,8 +346,8 @@ def _verdicts(found: Reinforcement) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _excess(subject: str, gap: Interval, beyond: str) -> str:
-    size = f"{span(gap, scale=100)} pp"
+def _excess(subject: str, gap: Interval, unit: tuple[float, str], beyond: str) -> str:
+    size = f"{span(gap, scale=unit[0])} {unit[1]}"
     if gap.low > 0:
         return f"{subject} over-estimated by {size} {beyond}"
     if gap.high < 0:
