@@ -13,7 +13,8 @@ from .figures import stem
 from .results import Attainable, Decision, EstimatorAudit, FeatureBias, TableAudit
 
 RANDOM = "random ranking"
-UNKNOWN = Attainable(Interval(*[math.nan] * 4, "", 0), *[math.nan] * 6)
+NAN = math.nan
+UNKNOWN = Attainable(Interval(NAN, NAN, NAN, NAN, "", 0), NAN, NAN, NAN, NAN, NAN, NAN)
 
 
 def table_grids(table: TableAudit) -> tuple[Grid, ...]:
@@ -90,8 +91,8 @@ def attainable(table: TableAudit) -> Grid:
     caption = (
         f"What the noise of {_seeds(table.seeds)} lets anybody reach on {table.table}: the ceiling is the correlation"
         " of a perfect estimator with the recorded means, Spearman's by the reliability of these (Spearman and Brown),"
-        " τ's from the same by Greiner's relation. Without noise: corrected for the noise of truth and estimator; values above 1 are"
-        f" printed as ≥ 1. Top: within the best {_top(table)} by the truth. Given parameters: partial rank"
+        " τ's from the same by Greiner's relation. Without noise: corrected for the noise of truth and estimator;"
+        f" values above 1 are printed as ≥ 1. Top: within the best {_top(table)} by the truth. Given parameters: partial rank"
         " correlation, what the estimator adds to counting them."
     )
     return Grid(stem("attainable", table.table), f"What is attainable on {table.table}", caption, columns, tuple(rows))
