@@ -34,8 +34,8 @@ class Rules:
     Attributes:
         alpha: Probability of failing a strategy that is as good as its baseline, over all looks, metrics and strategies
             of one check.
-        margin: Theta that a passing strategy must stay below: 0.5 is no difference, 1 always worse. 0.65 is about what
-            a loss of a fifth of all evaluations does.
+        margin: Theta that a passing strategy must stay below: 0.5 is no difference, 1 always worse. What a loss of
+            evaluations does to theta depends on the tables; see `docs/gate.md`.
         looks: Fresh seeds per table at each look, growing.
         pass_alpha: Probability of passing a strategy whose theta is at the margin.
         strategies: How many share `alpha`.

@@ -119,7 +119,7 @@ def test_a_pair_is_asked_about_in_the_order_of_its_regrets(data):
     ("power", "needed"),
     [
         ((0.9, 0.95, 1.0), 10),
-        ((0.2, 0.4, 1.0), 34),
+        ((0.2, 0.4, 0.9), 37),
         ((0.2, 0.8, 1.0), 20),
         ((0.7, 0.7, 0.8), 41),
         ((0.1, 0.2, 0.3), None),
@@ -154,9 +154,8 @@ def test_from_a_folder(run):
     assert (code, lines[0]) == (0, "pilot: 20 seeds per table on one, two; van Elteren test, two-sided 0.05")
     assert sum("50 % of evaluations wasted" in line for line in lines) == 2
     assert {"random against local_search", "local_search against random"} & set(lines)
-    assert any(
-        line.endswith("to see a 50 % waste of evaluations of local_search with 80 % (late_area)") for line in lines
-    )
+    sentence = "to see a 50 % waste of evaluations of local_search with 80 %"
+    assert sum(sentence in line for line in lines) == 1
     assert "Traceback" not in err
 
 

@@ -445,6 +445,15 @@ def test_who_does_not_use_it_does_not_notice(pytester):
     assert "nasbed" not in done.stdout
 
 
+def test_the_code_of_the_readme(project):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for kind in ("python", "py"):
+        (code,) = re.findall(rf"^```{kind}\n# (\w+)\.py\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+        project.makepyfile(**dict([code]))
+    ids = project.runpytest_inprocess("--collect-only", "-q", "test_climb.py").stdout
+    ids.fnmatch_lines(["test_climb.py::test_the_contract[[]Climb-takes_a_seed]", "*::test_as_good_as_recorded"])
+
+
 # Our own strategies.
 
 
