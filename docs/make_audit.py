@@ -151,15 +151,15 @@ By `nasbed audit --table nb201-clutter`, over all 729 cells. The ceiling of τ-b
 What stands out:
 
 - **Correlation over all architectures says little about a search.** Telling broken networks from working ones makes most of
-  it. Among the best tenth more than a third of the estimators are not shown to rank at all, one-shot models and the Jacobian's covariance
-  among them, although training seeds would allow it.
+  it. Among the best tenth more than a third of the estimators are not shown to rank at all, supernets of
+  single paths and the Jacobian's covariance among them, although training seeds would allow it.
 - **Counting parameters is hard to beat.** It ranks worse than half of the estimators over all cells, and better than nearly all
   of them among the best, so that a search that counts them ends nearly where the best predictors do, for nothing. In this
   space the best cells are large ones; elsewhere they need not be.
-- **Every estimator leans.** Proxies that sum over layers prefer depth (`synflow`, `snip`, `grad_norm`, `grasp`, `fisher`,
+- **Nearly every estimator leans.** Proxies that sum over layers prefer depth (`synflow`, `snip`, `grad_norm`, `grasp`, `fisher`,
   `zen`), the one-shot model trained on uniform paths under-ranks it; `l2` is the parameter count again.
 - **Nearly all of the damage is selection.** Training the ten best that were visited makes cheap proxies worth their price;
-  predictors, one-shot models and few epochs, which pay for a training or a hundred first, are not on a table this small.
+  predictors, which pay for a hundred trainings first, most supernets and few epochs are not, on a table this small.
 - **Estimates from the same trainings share their noise**, and the audit says which.
 
 Proxies cost next to nothing at this size of table and the price of a supernet is fixed, so the last column would look
@@ -202,7 +202,9 @@ paths, by a policy that learns from the supernet's own scores, and on as many re
 
 <ONE_SHOT>
 
-Three seeds of six epochs are a small study of a small space, and the intervals say so.
+So on this space the answer is yes, and the correlations do not show it: a supernet that is trained on what it prefers
+comes to believe in it, far beyond what concentration alone does to a supernet. Three seeds of six epochs on 729 cells are a
+small study; other policies, slower ones above all, may do better.
 
 ## How far the audit can be trusted
 

@@ -159,7 +159,7 @@ def text() -> str:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(HERE))
-    page = HERE / "gate.md"
+    page, table = HERE / "gate.md", text()
     before, _, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
     after = rest.partition(MARKS[1])[2]
-    page.write_text(f"{before}{MARKS[0]}\n{text()}\n{MARKS[1]}{after}", encoding="utf-8")
+    page.write_text(f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}", encoding="utf-8")

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..methods import registry
+from ..protocols import Json
 from .gate_baseline import read, refuse_existing, write
 from .gate_estimator import KIND as ESTIMATOR
 from .gate_estimator import MARGIN, check_estimator, record_estimator
@@ -75,9 +76,14 @@ def record_baseline(
         )
     planned = _plan(_methods(strategies), _listed(tables), numbers, budget)
     ran = run_all(planned, planned.runs, jobs=jobs, watch=watch, what="recording")
+    lines = _lines(planned, ran, set(numbers[:TRACED]))
+    write(out, header_of(planned, _listed(tables), budget), lines, origin)
+    return out
+
+
+def _lines(planned: Plan, ran: Sequence[Ran], traced: set[int]) -> list[dict[str, Json]]:
     scores = score_all(planned, planned.runs, ran)
-    traced = set(numbers[:TRACED])
-    lines = [
+    return [
         {
             "strategy": r.strategy, "table": r.table, "seed": r.seed, "digest": run.digest,
             **dict(zip(METRICS, values, strict=True)),
@@ -85,8 +91,6 @@ def record_baseline(
         }
         for r, run, values in zip(planned.runs, ran, scores, strict=True)
     ]  # fmt: skip
-    write(out, header_of(planned, _listed(tables), budget), lines, origin)
-    return out
 
 
 def check_baseline(
@@ -196,7 +200,9 @@ def _plan(methods: Sequence[Method], tables: Sequence[str], seeds: Sequence[int]
 
 
 def _shared(rules: Rules | None, recorded: Recorded) -> Rules:
-    return replace(rules or Rules(), strategies=len(recorded.methods))
+    """Alpha is shared by all strategies of the baseline, and by what a caller checks besides."""
+    given = rules or Rules()
+    return replace(given, strategies=max(given.strategies, len(recorded.methods)))
 
 
 def _check(
