@@ -31,7 +31,7 @@ STRATEGIES = ("random", "local_search", "aging_evolution")
 POOL, CHANGED_POOL, CHUNK = 2000, 500, 100
 FIRST_CHANGED = 100_000
 REPEATS, RECORDED = 300, 200
-RULES = {"default": Rules(), "margin 0.60": Rules(margin=0.60), "one look at 20": Rules(looks=(20,))}
+RULES = {"default": Rules(), "margin 0.65": Rules(margin=0.65), "one look at 20": Rules(looks=(20,))}
 
 
 class Changed:

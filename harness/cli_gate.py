@@ -89,7 +89,7 @@ def check(
     exact: Annotated[bool, typer.Option("--exact", help="Any difference fails; no tests.")] = False,
     seeds: Annotated[str | None, typer.Option(help="Recorded seeds to run again. Default: all.")] = None,
     alpha: Annotated[float, typer.Option(help="False alarms, over all strategies and looks.")] = 0.01,
-    margin: Annotated[float, typer.Option(help="What theta of a passing strategy stays below.")] = 0.65,
+    margin: Annotated[float, typer.Option(help="What theta of a passing strategy stays below.")] = 0.60,
     correlation_margin: Annotated[float, typer.Option(help="Rank correlation that an estimator may lose.")] = 0.02,
     looks: Annotated[str, typer.Option(help="Fresh seeds per table at each look.")] = "20,50,100",
     on_inconclusive: Annotated[str, typer.Option(help="fail: exit with 3; warn: only say so.")] = "fail",

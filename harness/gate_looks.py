@@ -42,7 +42,7 @@ class Rules:
     """
 
     alpha: float = 0.01
-    margin: float = 0.65
+    margin: float = 0.60
     looks: tuple[int, ...] = (20, 50, 100)
     pass_alpha: float = 0.05
     strategies: int = 1

@@ -31,7 +31,7 @@ SETTINGS = {
     "seeds": ("0-199", "seeds of a new baseline, a count or a range"),
     "budget": ("", "budget of each run of a new baseline, such as 100evals; default: 100 median full trainings"),
     "alpha": ("0.01", "false alarms of the gate over all its tests of a session"),
-    "margin": ("0.65", "probability of a worse run that a passing strategy stays below"),
+    "margin": ("0.60", "probability of a worse run that a passing strategy stays below"),
     "looks": ("20,50,100", "fresh seeds per table at each look of the gate"),
     "inconclusive": ("warn", "what a gate without a decision is: warn (an expected failure) or fail"),
 }

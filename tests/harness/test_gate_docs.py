@@ -47,11 +47,14 @@ def test_the_numbers_keep_the_promise(made, page):
             if what.startswith("none"):
                 assert fail <= 3, (strategy, what)
         if what.startswith("none"):
-            assert found["default"][1] >= 95, (strategy, what)
+            assert found["default"][1] >= 75, (strategy, what)  # a single table leaves a quarter undecided
+            assert found["margin 0.65"][1] >= 95, (strategy, what)
+        if what.startswith("no selection"):
+            assert found["default"][1] <= 1, (strategy, what)
         if what.startswith("50%"):
             assert found["default"][1] <= 5, (strategy, what)
             assert found["default"][0] >= 95, (strategy, what)
-        assert found["margin 0.60"][1] <= found["default"][1], (strategy, what)
+        assert found["default"][1] <= found["margin 0.65"][1], (strategy, what)
         assert found["one look at 20"][3] == 20, (strategy, what)
 
 
