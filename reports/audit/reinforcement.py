@@ -324,7 +324,8 @@ def _verdicts(found: Reinforcement, unit: tuple[float, str]) -> tuple[str, ...]:
         f"the favourites are worth {span(found.policy_gain, scale=unit[0])} {unit[1]} more than architectures drawn"
         " uniformly",
         f"tau-b with the qualities is {signed(optimised.tau_b.estimate, 2)} under the policy and"
-        f" {signed(plain.tau_b.estimate, 2)} under uniform sampling; neither shows this",
+        f" {signed(plain.tau_b.estimate, 2)} under uniform sampling, which does not show that favourites are"
+        " over-estimated",
     ]
     if found.entropy:
         ends = " to ".join(f"{found.entropy[i]:.2f}" for i in (0, -1))
