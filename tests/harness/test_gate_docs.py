@@ -30,12 +30,12 @@ def page(made):
 
 def measured(page):
     rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
-    return [r for r in rows if r[0] != "strategy"]
+    return [r for r in rows if r[0] in ("random", "local_search", "aging_evolution")]
 
 
 def test_the_table_has_every_line(made, page):
     wanted = [(s, what) for s in made.STRATEGIES for what in made.changes(s)]
-    assert [(r[0], r[1]) for r in measured(page)] == 2 * wanted
+    assert [(r[0], r[1]) for r in measured(page)] == 3 * wanted
 
 
 def test_the_numbers_keep_the_promise(made, page):
@@ -49,13 +49,22 @@ def test_the_numbers_keep_the_promise(made, page):
         if what.startswith("none"):
             assert found["default"][1] >= 75, (strategy, what)  # a single table leaves a quarter undecided
             assert found["margin 0.65"][1] >= 95, (strategy, what)
-        if what.startswith("no selection"):
+        if what.startswith("no selection"):  # never taken for as good as before
             assert found["default"][1] <= 1, (strategy, what)
         if what.startswith("50%"):
             assert found["default"][1] <= 5, (strategy, what)
             assert found["default"][0] >= 95, (strategy, what)
         assert found["default"][1] <= found["margin 0.65"][1], (strategy, what)
         assert found["one look at 20"][3] == 20, (strategy, what)
+
+
+def test_on_the_synthetic_tables_a_fifth_wasted_is_found(page):
+    part = page.partition("On synthetic-1")[2]
+    found = {(r[0], r[1]): float(r[2].partition(" / ")[0]) for r in measured(part)}
+    assert found["aging_evolution", "20% of evaluations wasted"] >= 90
+    assert found["local_search", "20% of evaluations wasted"] >= 85  # stops at a local optimum: waste matters less
+    for strategy in ("local_search", "aging_evolution"):
+        assert found[strategy, "no selection"] == 100, strategy
 
 
 class Spy:
