@@ -66,7 +66,7 @@ def test_truthful_estimators_are_left_alone(seeds):
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 @pytest.mark.parametrize("n", [120, 700])
 def test_truthful_estimators_are_left_alone_at_the_nominal_rate(n, seeds):
-    check_rates(400, n, seeds, np.random.default_rng([n, seeds]))
+    check_rates(400, n, seeds, np.random.default_rng([n, seeds, 1]))
 
 
 def validation(g, sd, truth, seed, rng, share=0.5):
