@@ -48,7 +48,7 @@ PLAN: tuple[tuple[str, str, str, int], ...] = (
     *(("mlp-digits", f"fewer_epochs-{e}", f"fewer_epochs[epochs={e}]", 5) for e in (1, 3)),
     ("mlp-digits", "params", "params", 1),
     ("mlp-digits", "sotl", "sotl", 5),
-    ("mlp-digits", "curve_domhan", "curve_domhan[epochs=5]", 5),
+    ("mlp-digits", "curve_domhan", "curve_domhan[epochs=5]", 2),
     *(("mlp-digits", f"predictor_{name}", f"predictor_{name}", 2) for name in ("forest", "gaussian_process")),
 )
 
