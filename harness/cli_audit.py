@@ -109,6 +109,14 @@ def _listed(text: str) -> list[str]:
     return split_outside_brackets(text)
 
 
+def _one_table(named: str | None, what: str, such_as: str) -> MappedTable:
+    from ..tabular import open_table
+
+    if named is None or len(_listed(named)) != 1:
+        raise ValueError(f"table: name one {what} by --table, such as {such_as}")
+    return open_table(named)
+
+
 def _places(
     tables: str | None, estimators: str, scores: Path | None, pipeline: str | None, own: tuple[bool, bool]
 ) -> list[Place]:
@@ -251,13 +259,10 @@ def pipelines(
     from ..reports.audit.correlation import draw_counts
     from ..reports.audit.variance import variance_audit
     from ..reports.audit.variance_page import report
-    from ..tabular import open_table
     from .evidence import pipelines_truth
 
     with usage():
-        if tables is None or len(_listed(tables)) != 1:
-            raise ValueError("table: name one table of several pipelines by --table, such as pipelines-clutter")
-        table = open_table(tables)
+        table = _one_table(tables, "table of several pipelines", "pipelines-clutter")
         truth = pipelines_truth(table, tuple(_listed(chosen)) if chosen else None)
     counts = draw_counts(len(truth.architectures), resamples, np.random.default_rng(seed))
     values = truth.values if truth.higher_is_better else -truth.values
@@ -293,15 +298,13 @@ def one_shot(
     from ..protocols.training import one_thread
     from ..reports.audit.one_shot_page import report
     from ..reports.audit.reinforcement import Replicate, reinforcement
-    from ..tabular import open_table
     from . import evidence
     from . import one_shot as protocol
     from .study import Method, read_seeds
 
     with usage():
-        if tables is None or len(_listed(tables)) != 1:
-            raise ValueError("table: name one complete table by --table, such as nb201-clutter or rnn4-text")
-        table, method = open_table(tables), Method.read(estimator, "estimator")
+        table = _one_table(tables, "complete table", "nb201-clutter or rnn4-text")
+        method = Method.read(estimator, "estimator")
         folder = out_dir or Path("nasbed-audit") / f"{table.name}-one-shot"
         if (folder / "one_shot.json").exists():
             remark(f"the supernets of {folder} are finished: only the report is written again")

@@ -27,6 +27,7 @@ from ..protocols.evidence import Truth
 from ..protocols.streams import generator, integer
 from ..tabular import MappedTable
 from ..tabular.deviation import measured
+from ..tabular.facts import quality
 from . import records
 from .estimate import AT_ONCE, Progress
 from .files import Files, Fs
@@ -142,7 +143,9 @@ def read(folder: Path, truth: Truth) -> list[dict[str, Any]]:
         )
     space: Any = registry.space(meta["space"])
     row = {text: i for i, text in enumerate(truth.architectures)}
-    values = np.append(_means(measured(truth.values, truth.metric)), np.nan) * (1.0 if truth.higher_is_better else -1.0)
+    values = np.append(quality(measured(truth.values, truth.metric)), np.nan) * (
+        1.0 if truth.higher_is_better else -1.0
+    )
     found = []
     with np.load(folder / "one_shot.npz", allow_pickle=False) as file:
         for seed in meta["seeds"]:
@@ -153,13 +156,6 @@ def read(folder: Path, truth: Truth) -> list[dict[str, Any]]:
             arrays = {k: v[..., kept] for k, v in arrays.items()}
             found.append({"seed": seed, "f": f[kept], "entropy": entropy, **arrays})
     return found
-
-
-def _means(values: np.ndarray) -> np.ndarray:
-    """Over the seeds that are there, NaN where there is none."""
-    there = ~np.isnan(values)
-    n = there.sum(1)
-    return np.where(n > 0, np.where(there, values, 0.0).sum(1) / np.maximum(n, 1), np.nan)
 
 
 def _check(table: MappedTable, pipeline: str, seeds: Sequence[int], shuffle: str) -> None:

@@ -137,7 +137,7 @@ def anytime(comparison: Comparison) -> Drawing:
         if tabular:
             caption += " The axis ends at the budget; the upper one counts median full trainings."
         alt = f"Line chart. {caption} At the budget: {', '.join(ends)}."
-        return _drawing("anytime", "Anytime performance", caption, alt, figure)
+        return drawing("anytime", "Anytime performance", caption, alt, figure)
 
 
 def differences(comparison: Comparison) -> Drawing:
@@ -157,9 +157,7 @@ def differences(comparison: Comparison) -> Drawing:
             f"Difference to {comparison.baseline} with 95 % intervals; grey: region of practical equivalence."
             " Filled: significant after Holm's correction."
         )
-        return _drawing(
-            "differences", "Difference to random search", caption, f"Forest plot. {caption} {said}.", figure
-        )
+        return drawing("differences", "Difference to random search", caption, f"Forest plot. {caption} {said}.", figure)
 
 
 def distribution(comparison: Comparison) -> Drawing:
@@ -197,7 +195,7 @@ def distribution(comparison: Comparison) -> Drawing:
         boxes = "letter values: a line at the median, the widest box between the quartiles, then the eighths"
         caption = f"{metric.title} of every run ({_seeds(comparison)}); {boxes}."
         alt = f"Letter-value plot. {caption}"
-        return _drawing("distribution", f"Distribution of the {metric.noun}", caption, alt, figure)
+        return drawing("distribution", f"Distribution of the {metric.noun}", caption, alt, figure)
 
 
 def profile(comparison: Comparison) -> Drawing:
@@ -215,7 +213,7 @@ def profile(comparison: Comparison) -> Drawing:
             "Performance profile: share of runs whose final normalised regret is at most"
             f" τ; {_bands(comparison)}. Higher and further left is better."
         )
-        return _drawing("profile", "Performance profile", caption, f"Line chart. {caption}", figure)
+        return drawing("profile", "Performance profile", caption, f"Line chart. {caption}", figure)
 
 
 def ecdf(comparison: Comparison) -> Drawing:
@@ -234,7 +232,7 @@ def ecdf(comparison: Comparison) -> Drawing:
             f"Empirical distribution of running times: share of (run, target) pairs solved by each cost, for targets"
             f" {targets} of normalised regret. Missed targets never count as solved."
         )
-        return _drawing("ecdf", "Running times to targets", caption, f"Step chart. {caption}", figure)
+        return drawing("ecdf", "Running times to targets", caption, f"Step chart. {caption}", figure)
 
 
 def critical_difference(comparison: Comparison) -> Drawing:
@@ -272,7 +270,7 @@ def critical_difference(comparison: Comparison) -> Drawing:
             " aid."
         )
         ranks_said = ", ".join(f"{test.methods[i]} {test.mean_ranks[i]:.2f}" for i in order)
-        return _drawing(
+        return drawing(
             "critical_difference", "Critical differences", caption, f"{caption} Ranks: {ranks_said}.", figure
         )
 
@@ -308,7 +306,7 @@ def incumbents(comparison: Comparison) -> Drawing:
         caption = "Final incumbents: test score against number of parameters, one mark per run."
         if comparison.tables:
             caption += " Dotted: the best architecture of the table."
-        return _drawing("incumbents", "Final incumbents", caption, f"Scatter plot. {caption}", figure)
+        return drawing("incumbents", "Final incumbents", caption, f"Scatter plot. {caption}", figure)
 
 
 def render(figure: Figure, name: str) -> dict[str, bytes]:
@@ -329,7 +327,8 @@ def _unlabelled(svg: bytes) -> bytes:
     return re.sub(rb'<g id="[^"]*"', b"<g", svg)
 
 
-def _drawing(name: str, title: str, caption: str, alt: str, figure: Figure) -> Drawing:
+def drawing(name: str, title: str, caption: str, alt: str, figure: Figure) -> Drawing:
+    """Render a figure, under its name, with what is said of it; call inside `rc_context(STYLE)`."""
     return Drawing(name, title, caption, alt, float(figure.get_figwidth()), render(figure, name))
 
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import kendalltau
 
 from ...protocols.evidence import Searches, Trails
 from ..statistics import Interval, difference_interval, mean_interval, normalised_regret
 from ..statistics.values import Vector, checked
+from .kernels import tau_b
 from .results import Decision, Factorial, NoisePoint, Settings
 
 TRAINED = (5, 10)
@@ -151,7 +151,7 @@ def noise_curve(
     points = []
     for sd, label in sorted(levels.items()):
         columns = searches.scores[label][:, :CORRELATED].T
-        tau = float(np.mean([kendalltau(column, searches.truth, variant="b").statistic for column in columns]))
+        tau = float(np.mean([tau_b(column, searches.truth) for column in columns]))
         r = regrets(searches, strategy, label)
         points.append(NoisePoint(sd, tau, _mean(r.ee, settings, r.reason)))
     return tuple(points)

@@ -14,6 +14,7 @@ from ...protocols.evidence import Scores, Truth
 from ..statistics.values import Vector, checked, midranks
 from .kernels import tau_b
 from .results import EstimatorAudit, FidelityPoint, Front
+from .topk import order
 
 POOL = 27
 PROMOTED = 3
@@ -79,7 +80,7 @@ def regret_at(e: Vector, f: Vector, k: int) -> float:
         f: (n,) truth.
         k: At least 1; all architectures if there are fewer.
     """
-    return float(f.max() - f[_order(e)[:k]].max())
+    return float(f.max() - f[order(e)[:k]].max())
 
 
 def crossing_rate(e: Vector, f: Vector, top: float) -> float:
@@ -96,7 +97,7 @@ def crossing_rate(e: Vector, f: Vector, top: float) -> float:
     Returns:
         In [0, 1]; NaN where all of the best are equally good.
     """
-    best = _order(f)[: max(2, round(top * f.size))]
+    best = order(f)[: max(2, round(top * f.size))]
     distinct_e, distinct_f = _distinct_pairs(e[best]), _distinct_pairs(f[best])
     if distinct_f == 0:
         return float("nan")
@@ -126,7 +127,7 @@ def switch_regret(e: Vector, f: Vector, pools: Indices) -> float:
         pools: (pools, size) indices into both.
     """
     place = np.empty(e.size, dtype=np.int64)
-    place[_order(e)] = np.arange(e.size)
+    place[order(e)] = np.arange(e.size)
     promoted = max(1, pools.shape[1] // PROMOTED)
     kept = np.take_along_axis(pools, np.argsort(place[pools], axis=1)[:, :promoted], axis=1)
     return float((f[pools].max(axis=1) - f[kept].max(axis=1)).mean())
@@ -217,10 +218,6 @@ def _column(e: Vector, f: Vector, use: npt.NDArray[np.bool_], start: int, top: f
         switch_regret(e, f, pools),
         *(regret_at(e, f, k) for k in REGRET_AT),
     ]
-
-
-def _order(x: Vector) -> Indices:
-    return np.argsort(-x, kind="stable")
 
 
 def _distinct_pairs(x: Vector) -> float:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from ..figures import COLOURS, COLUMN, INK, MARKERS, STYLE, TEXT, Drawing, render
+from ..figures import COLOURS, COLUMN, INK, MARKERS, STYLE, TEXT, Drawing, drawing
 from ..statistics import Interval
 from ..words import signed
 from .results import Audit, EstimatorAudit, TableAudit
@@ -68,7 +68,7 @@ def ranking(table: TableAudit) -> Drawing:
             " a mean of few trainings. Bold: baselines, which cost nothing."
         )
         said = "; ".join(f"{e.name} {_said(e.correlations['tau_b'])}" for e in estimators)
-        return _drawing(stem("ranking", table.table), "Rank correlations", caption, f"{caption} {said}.", figure)
+        return drawing(stem("ranking", table.table), "Rank correlations", caption, f"{caption} {said}.", figure)
 
 
 def heat_map(audit: Audit, statistic: str = "tau_b") -> Drawing:
@@ -96,7 +96,7 @@ def heat_map(audit: Audit, statistic: str = "tau_b") -> Drawing:
             "Kendall's τ-b of estimators on tables, with 95 % intervals; white: no scores. Red is right, blue ranks the"
             " wrong way."
         )
-        return _drawing("heat_map", "Estimators by tables", caption, f"Heat map. {caption}", figure)
+        return drawing("heat_map", "Estimators by tables", caption, f"Heat map. {caption}", figure)
 
 
 def scatter(table: TableAudit, e: EstimatorAudit) -> Drawing:
@@ -123,7 +123,7 @@ def scatter(table: TableAudit, e: EstimatorAudit) -> Drawing:
         )
         said = _said(e.correlations["tau_b"])
         name = stem("scatter", table.table, e.name)
-        return _drawing(name, "Scores and truth", caption, f"Hexagon plot. {caption} τ-b {said}.", figure)
+        return drawing(name, "Scores and truth", caption, f"Hexagon plot. {caption} τ-b {said}.", figure)
 
 
 def bias_forest(table: TableAudit, e: EstimatorAudit) -> Drawing:
@@ -145,7 +145,7 @@ def bias_forest(table: TableAudit, e: EstimatorAudit) -> Drawing:
         )
         said = "; ".join(f"{b.feature} {_said(b.effect)}" for b in shown)
         name = stem("bias", table.table, e.name)
-        return _drawing(name, "Bias by feature", caption, f"Forest plot. {caption} {said}.", figure)
+        return drawing(name, "Bias by feature", caption, f"Forest plot. {caption} {said}.", figure)
 
 
 def front(table: TableAudit) -> Drawing:
@@ -171,7 +171,7 @@ def front(table: TableAudit) -> Drawing:
             " beats in both. Costs are of preparation and of an answer for every architecture."
         )
         said = "; ".join(f"{f.quality}: {', '.join(f.front)}" for f in table.fronts)
-        return _drawing(stem("front", table.table), "Cost and quality", caption, f"{caption} {said}.", figure)
+        return drawing(stem("front", table.table), "Cost and quality", caption, f"{caption} {said}.", figure)
 
 
 def fidelities(table: TableAudit) -> Drawing:
@@ -192,7 +192,7 @@ def fidelities(table: TableAudit) -> Drawing:
         figure.legend(loc="outside lower center", ncols=3)
         caption = f"Rank correlation along the axes of fidelity on {table.table}."
         said = "; ".join(f"{p.name} {p.tau_b:.2f}" for p in table.fidelities)
-        return _drawing(stem("fidelity", table.table), "Fidelities", caption, f"{caption} {said}.", figure)
+        return drawing(stem("fidelity", table.table), "Fidelities", caption, f"{caption} {said}.", figure)
 
 
 def decisions(table: TableAudit) -> Drawing:
@@ -220,7 +220,7 @@ def decisions(table: TableAudit) -> Drawing:
             f" of a search that sees the truth; {d.decisions} decisions, {d.seeds} searches, paired."
         )
         said = "; ".join(f"{e.name} {_said(_decision(e).total)}" for e in shown)
-        return _drawing(stem("decisions", table.table), "Cost of a bad estimate", caption, f"{caption} {said}.", figure)
+        return drawing(stem("decisions", table.table), "Cost of a bad estimate", caption, f"{caption} {said}.", figure)
 
 
 def noise(table: TableAudit) -> Drawing:
@@ -249,7 +249,7 @@ def noise(table: TableAudit) -> Drawing:
         )
         said = "; ".join(f"τ {p.tau_b:.2f}: {p.regret.estimate:.3f}" for p in points)
         name = stem("noise", table.table)
-        return _drawing(name, "What a correlation is worth", caption, f"{caption} {said}.", figure)
+        return drawing(name, "What a correlation is worth", caption, f"{caption} {said}.", figure)
 
 
 def _span(axes: Axes, interval: Interval, row: float, colour: str, marker: str, *, faint: bool = False) -> None:
@@ -308,7 +308,3 @@ def _resampled(estimators: Sequence[EstimatorAudit]) -> str:
     level = estimators[0].correlations["tau_b"].level if estimators else 0.95
     what = {"seeds": "training and estimator seeds", "architectures": "architectures"}
     return f"{100 * level:g} % intervals (resampled: {' or '.join(sorted(what.get(m, m) for m in methods))})"
-
-
-def _drawing(name: str, title: str, caption: str, alt: str, figure: Figure) -> Drawing:
-    return Drawing(name, title, caption, alt, float(figure.get_figwidth()), render(figure, name))

@@ -92,7 +92,7 @@ def attainable(table: TableAudit) -> Grid:
         f"What the noise of {_seeds(table.seeds)} lets anybody reach on {table.table}: the ceiling is the correlation"
         " of a perfect estimator with the recorded means, Spearman's by the reliability of these (Spearman and Brown),"
         " τ's from the same by Greiner's relation. Without noise: corrected for the noise of truth and estimator;"
-        f" values above 1 are printed as ≥ 1. Top: within the best {_top(table)} by the truth. Given parameters:"
+        " values above 1 are printed as ≥ 1. Top: within the best by the truth. Given parameters:"
         " partial rank correlation, what the estimator adds to counting them."
     )
     return Grid(stem("attainable", table.table), f"What is attainable on {table.table}", caption, columns, tuple(rows))
@@ -358,10 +358,6 @@ def _top_cells(e: EstimatorAudit, shown: Sequence[int], scale: float) -> list[Ce
             Cell(signed(t.regret * scale, 2), {"regret": t.regret}),
         ]  # fmt: skip
     return cells
-
-
-def _top(table: TableAudit) -> str:
-    return "tenth" if table.n else "few"
 
 
 def _seeds(n: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from ..figures import COLOURS, COLUMN, INK, STYLE, Drawing, render
+from ..figures import COLOURS, COLUMN, INK, STYLE, Drawing, drawing
 from ..grids import Cell, Column, Grid
 from ..results import plain
 from .figures import stem
@@ -75,7 +75,7 @@ def optimism(found: Reinforcement, table: str, metric: str) -> Drawing:
         said = "; ".join(
             f"{label} {interval_cell(found.arms[n].optimism, scale=scale).text}" for n, label in ARMS.items()
         )
-        return _drawing(stem("optimism", table), "Optimism", caption, f"{caption} {said} {unit}.", figure)
+        return drawing(stem("optimism", table), "Optimism", caption, f"{caption} {said} {unit}.", figure)
 
 
 def entropy(found: Reinforcement, table: str) -> Drawing:
@@ -91,7 +91,7 @@ def entropy(found: Reinforcement, table: str) -> Drawing:
             " architecture."
         )
         alt = f"{caption} At the end {found.entropy[-1]:.2f}."
-        return _drawing(stem("entropy", table), "Lock-in", caption, alt, figure)
+        return drawing(stem("entropy", table), "Lock-in", caption, alt, figure)
 
 
 def arms(found: Reinforcement, table: str, metric: str) -> Grid:
@@ -143,7 +143,3 @@ def contrasts(found: Reinforcement, table: str, metric: str) -> Grid:
     caption = f"What the three supernets on {table} say together, with 95 % intervals where there are three seeds."
     columns = (Column("what", "Contrast"), Column("value", "Value"), Column("unit", "Unit", text=True))
     return Grid(stem("contrasts", table), "Contrasts", caption, columns, tuple(rows))
-
-
-def _drawing(name: str, title: str, caption: str, alt: str, figure: Figure) -> Drawing:
-    return Drawing(name, title, caption, alt, float(figure.get_figwidth()), render(figure, name))

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from ..statistics import Interval
 from ..statistics.values import Vector, checked_fraction, midranks
 from .kernels import tau_b
+from .topk import order
 
 Indices = npt.NDArray[np.int64]
 Bootstrap = Callable[[Callable[[Vector], npt.ArrayLike]], list[Interval]]
@@ -167,9 +168,9 @@ def _median_beats_top(Y: Vector, *, best: int) -> Vector:
     found = np.zeros((S, P))
     for s in range(S):
         others = np.delete(Y, s, axis=2).mean(axis=2)
-        ordinary = Y[_order(others[:, best])[first : first + middle], best, s]
+        ordinary = Y[order(others[:, best])[first : first + middle], best, s]
         for p in range(P):
-            gaps = np.subtract.outer(ordinary, Y[_order(others[:, p])[:top], p, s])
+            gaps = np.subtract.outer(ordinary, Y[order(others[:, p])[:top], p, s])
             found[s, p] = (gaps > 0).mean() + (gaps == 0).mean() / 2.0
     beaten: Vector = found.mean(axis=0)
     return beaten
@@ -217,10 +218,6 @@ def _rank_correlations(X: Vector) -> Vector:
     lengths[lengths == 0] = np.nan
     found: Vector = ranks.T @ ranks / np.outer(lengths, lengths)
     return found
-
-
-def _order(x: Vector) -> Indices:
-    return np.argsort(-x, kind="stable")
 
 
 def _interval(estimate: float, resampled: Vector, tail: float, level: float, n: int, undefined: str) -> Interval:

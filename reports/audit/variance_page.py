@@ -6,7 +6,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from ..figures import COLOURS, COLUMN, INK, STYLE, TEXT, Drawing, render
+from ..figures import COLOURS, COLUMN, INK, STYLE, TEXT, Drawing, drawing
 from ..grids import Cell, Column, Grid
 from ..results import plain
 from ..statistics import Interval
@@ -217,5 +217,4 @@ def _text(interval: Interval, scale: float = 1.0) -> str:
 
 
 def _drawing(name: str, audit: VarianceAudit, title: str, caption: str, alt: str, figure: Figure) -> Drawing:
-    whole = stem(name, audit.table)
-    return Drawing(whole, title, caption, alt, float(figure.get_figwidth()), render(figure, whole))
+    return drawing(stem(name, audit.table), title, caption, alt, figure)
